@@ -1,0 +1,3 @@
+//! starling, the command for people: pull, mount, convert, inspect, status.
+
+fn main() {}

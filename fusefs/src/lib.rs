@@ -1,0 +1,1 @@
+//! The kernel side: the FUSE connection, inodes and replies.

@@ -1,0 +1,1 @@
+//! One blob of an OCI registry as a ranged byte source.

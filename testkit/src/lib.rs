@@ -1,0 +1,1 @@
+//! Test parts: image builder, fault-injecting and latency-shaping registry, containerd harness.

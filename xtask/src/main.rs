@@ -1,0 +1,3 @@
+//! Repository tasks: set-up, tests, demo, benchmarks.
+
+fn main() {}
