@@ -1,1 +1,5 @@
 //! The kernel side: the FUSE connection, inodes and replies.
+
+mod slot;
+
+pub use slot::Slot;

@@ -1,0 +1,31 @@
+//! The place of a layer in the one FUSE connection.
+
+use std::{fmt, num::NonZeroU32};
+
+/// A layer's slot: the upper half of its inode numbers, and in decimal the name of its directory below the mount.
+/// Never reused while a connection lives: the kernel still holds the old layer's names and pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot(NonZeroU32);
+
+// === impl Slot ===
+
+impl Slot {
+    /// The slot with this number; none for 0, where the connection's own inodes are.
+    pub const fn new(number: u32) -> Option<Self> {
+        match NonZeroU32::new(number) {
+            Some(number) => Some(Self(number)),
+            None => None,
+        }
+    }
+
+    /// The slot's number.
+    pub const fn get(self) -> u32 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
