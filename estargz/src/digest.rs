@@ -153,7 +153,14 @@ mod tests {
     #[test]
     fn refuses_what_is_not_a_sha256_digest() {
         let hex = "ab".repeat(32);
-        for text in ["", "sha256:", "sha512:ab", &hex, &format!("sha256:{}", hex.to_uppercase()), &format!("sha256:{hex}0")] {
+        for text in [
+            "",
+            "sha256:",
+            "sha512:ab",
+            &hex,
+            &format!("sha256:{}", hex.to_uppercase()),
+            &format!("sha256:{hex}0"),
+        ] {
             assert!(text.parse::<Digest>().is_err(), "{text:?}");
         }
     }

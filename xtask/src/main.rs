@@ -1,3 +1,50 @@
-//! Repository tasks: set-up, tests, demo, benchmarks.
+//! Repository tasks: `cargo xtask demo`, `cargo xtask test` and what they are made of.
+//!
+//! Every task sets up what it needs (Debian packages, Go tools at pinned versions) before it starts, so
+//! the two commands of the README work on a fresh Debian machine with Rust.
 
-fn main() {}
+mod demo;
+mod fuzz;
+mod setup;
+mod shell;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Repository tasks.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Install what the other tasks need: Debian packages, and Go tools at pinned versions
+    Setup,
+    /// Run every test: unit, property, fuzz (short), FUSE, containerd's own suite, end to end
+    Test(test::Options),
+    /// Run each fuzz target for a bounded time
+    Fuzz(fuzz::Options),
+    /// Pull and run an image lazily and by full pull, and print times, bytes and requests
+    Demo(demo::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Setup => setup::run(),
+        Task::Test(options) => test::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
+        Task::Demo(options) => demo::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! A containerd of its own in a scratch directory, with Starling as a proxy plugin.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::go_tools::{self, CONTAINERD_TOOLS};
+
+/// How long containerd may take until it answers.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// How the plugin is registered.
+#[derive(Debug, Clone)]
+pub struct Plugin {
+    /// The snapshotter's name in containerd. BuildKit is lazy only with the name `stargz`.
+    pub name: String,
+    /// The socket of `starlingd`.
+    pub address: PathBuf,
+    /// The root of `starlingd`, exported so that clients can account for its disk.
+    pub root: PathBuf,
+}
+
+/// A running containerd; stopped when dropped, with its containers.
+#[derive(Debug)]
+pub struct Containerd {
+    child: Child,
+    dir: PathBuf,
+    tools: PathBuf,
+    limits: Option<Duration>,
+}
+
+/// One run of `ctr`.
+#[derive(Debug)]
+pub struct CtrOutput {
+    /// What it printed.
+    pub stdout: String,
+    /// What it said on its error stream.
+    pub stderr: String,
+    /// Whether it exited with 0.
+    pub ok: bool,
+}
+
+// === impl Containerd ===
+
+impl Containerd {
+    /// Starts containerd with everything it keeps below `dir`.
+    ///
+    /// # Errors
+    /// The tools cannot be built, or containerd does not answer within [`START_LIMIT`]: the message
+    /// carries the end of its log.
+    pub fn start(dir: &Path, plugin: Option<&Plugin>) -> Result<Self> {
+        for tool in CONTAINERD_TOOLS {
+            go_tools::ensure(tool)?;
+        }
+        fs::create_dir_all(dir)?;
+        let config = dir.join("config.toml");
+        fs::write(&config, configuration(dir, plugin))?;
+        let log = File::create(dir.join("containerd.log"))?;
+        let tools = go_tools::bin_dir().canonicalize()?;
+        let child = Command::new(tools.join("containerd"))
+            .arg("--config")
+            .arg(&config)
+            .env("PATH", path_with(&tools))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("start containerd")?;
+        let containerd = Self { child, dir: dir.to_owned(), tools, limits: None };
+        containerd.wait_until_ready()?;
+        Ok(containerd)
+    }
+
+    /// Ends every run of `ctr` that takes longer than `limit`, with an error.
+    #[must_use]
+    pub fn with_time_limit(mut self, limit: Duration) -> Self {
+        self.limits = Some(limit);
+        self
+    }
+
+    /// containerd's socket.
+    pub fn address(&self) -> PathBuf {
+        self.dir.join("containerd.sock")
+    }
+
+    /// The end of containerd's log.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("containerd.log")).unwrap_or_default()
+    }
+
+    /// A `ctr` that talks to this containerd, ready for its arguments.
+    pub fn ctr_command(&self) -> Command {
+        let mut command = match self.limits {
+            Some(limit) => {
+                let mut timeout = Command::new("timeout");
+                timeout.arg(limit.as_secs().max(1).to_string()).arg(self.tools.join("ctr"));
+                timeout
+            }
+            None => Command::new(self.tools.join("ctr")),
+        };
+        command.arg("--address").arg(self.address()).env("PATH", path_with(&self.tools)).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `ctr` with `args`, whatever its exit status.
+    ///
+    /// # Errors
+    /// `ctr` cannot be started.
+    pub fn try_ctr(&self, args: &[&str]) -> Result<CtrOutput> {
+        let Output { status, stdout, stderr } = self.ctr_command().args(args).output().context("run ctr")?;
+        Ok(CtrOutput {
+            stdout: String::from_utf8_lossy(&stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+            ok: status.success(),
+        })
+    }
+
+    /// Runs `ctr` with `args` and gives what it printed.
+    ///
+    /// # Errors
+    /// `ctr` fails: the message carries its output and the end of containerd's log.
+    pub fn ctr(&self, args: &[&str]) -> Result<String> {
+        let output = self.try_ctr(args)?;
+        if !output.ok {
+            bail!("ctr {}: {}{}", args.join(" "), output.stdout, output.stderr);
+        }
+        Ok(output.stdout)
+    }
+
+    /// Digests in the content store of containerd's default namespace.
+    ///
+    /// # Errors
+    /// As [`Self::ctr`].
+    pub fn content(&self) -> Result<Vec<String>> {
+        Ok(self.ctr(&["content", "ls", "-q"])?.lines().map(str::to_owned).collect())
+    }
+
+    fn wait_until_ready(&self) -> Result<()> {
+        let started = Instant::now();
+        while started.elapsed() < START_LIMIT {
+            if self.address().exists() && self.try_ctr(&["version"])?.ok {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        let log = self.log();
+        let tail = log.lines().rev().take(20).collect::<Vec<_>>();
+        bail!("containerd did not answer within {START_LIMIT:?}: {}", tail.join("\n"))
+    }
+
+    fn stop_containers(&self) {
+        let Ok(tasks) = self.ctr(&["tasks", "ls", "-q"]) else { return };
+        for task in tasks.lines() {
+            let _ = self.try_ctr(&["tasks", "kill", "-s", "SIGKILL", task]);
+            let _ = self.try_ctr(&["tasks", "delete", "--force", task]);
+            let _ = self.try_ctr(&["containers", "delete", task]);
+        }
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        self.stop_containers();
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+fn path_with(tools: &Path) -> String {
+    format!("{}:{}", tools.display(), std::env::var("PATH").unwrap_or_default())
+}
+
+/// containerd's configuration: version 3, without CRI, with the transfer service unpacking into the plugin
+/// and handing it the labels (`enable_remote_snapshot_annotations`, containerd 2.1 and newer).
+fn configuration(dir: &Path, plugin: Option<&Plugin>) -> String {
+    let dir = dir.display();
+    let mut text = format!(
+        r#"version = 3
+root = "{dir}/root"
+state = "{dir}/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.nri.v1.nri"]
+
+[grpc]
+  address = "{dir}/containerd.sock"
+
+[ttrpc]
+  address = "{dir}/containerd.sock.ttrpc"
+
+[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]
+  platform = "linux"
+  snapshotter = "overlayfs"
+"#
+    );
+    if let Some(Plugin { name, address, root }) = plugin {
+        text += &format!(
+            r#"
+[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]
+  platform = "linux"
+  snapshotter = "{name}"
+
+[proxy_plugins.{name}]
+  type = "snapshot"
+  address = "{address}"
+  [proxy_plugins.{name}.exports]
+    root = "{root}"
+    enable_remote_snapshot_annotations = "true"
+"#,
+            address = address.display(),
+            root = root.display(),
+        );
+    }
+    text
+}
