@@ -3,3 +3,4 @@
 pub mod oci_layout;
 pub mod peers;
 pub mod sample_image;
+pub mod scratch;

@@ -5,3 +5,4 @@
 
 pub mod containerd;
 pub mod go_tools;
+pub mod starlingd;
