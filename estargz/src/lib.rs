@@ -5,6 +5,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod decode;
 mod digest;
+pub mod footer;
+pub mod index;
+pub mod limits;
+pub mod toc;
 
 pub use digest::{Digest, InvalidDigest, Sha256};
+pub use index::{Chunk, ChunkId, Entry, FileLayout, Index, IndexError, Kind, Node, NodeId};
