@@ -5,4 +5,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod config;
+pub mod flags;
 pub mod lazy;
+pub mod logging;
+
+#[cfg(test)]
+mod docs;
+
+/// The version of the daemon.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,268 @@
+//! The daemon's configuration: one typed value, its defaults in one place.
+//!
+//! The table in `config/keys.rs` is the only list of keys: the parser, the messages about unknown names and
+//! `docs/configuration.md` are made from it. Every key of stargz-snapshotter's configuration parses; those that have no
+//! meaning here become a [`Warning`]. Nothing in a file can turn verification off.
+
+mod document;
+mod keys;
+mod mirrors;
+mod reference;
+mod setting;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+pub use mirrors::{Hosts, Mirror};
+pub use reference::reference;
+pub use setting::{ByteSize, Milliseconds, Seconds};
+
+/// Where the configuration is looked for when no file is named.
+pub const DEFAULT_PATH: &str = "/etc/starling/config.toml";
+
+/// Everything that a configuration file can say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Bytes from the start of a layer that are fetched at once when it has no landmark.
+    pub prefetch_size: ByteSize,
+    /// No prefetch at all.
+    pub noprefetch: bool,
+    /// Nothing is fetched but what is read or prefetched.
+    pub no_background_fetch: bool,
+    /// Layers that are filled in the background at one time.
+    pub max_concurrency: u64,
+    /// How long something read early waits for its own Prepare.
+    pub resolve_result_entry_ttl_sec: Seconds,
+    /// No metrics, neither on `metrics_address` nor on the admin socket.
+    pub no_prometheus: bool,
+    /// `host:port` that serves `/metrics`; empty for none.
+    pub metrics_address: String,
+    /// `[blob]`
+    pub blob: Blob,
+    /// `[resolver]`
+    pub resolver: Resolver,
+    /// `[store]`
+    pub store: Store,
+    /// `[prepare]`
+    pub prepare: Prepare,
+    /// `[mount]`
+    pub mount: Mount,
+    /// `[admin]`
+    pub admin: Admin,
+}
+
+/// Reading blobs from registries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blob {
+    /// The time for one fetch with all its retries.
+    pub fetching_timeout_sec: Seconds,
+    /// Tries after the first.
+    pub max_retries: u64,
+    /// The first pause between tries.
+    pub min_wait_msec: Milliseconds,
+    /// The longest pause between tries.
+    pub max_wait_msec: Milliseconds,
+}
+
+/// Finding registries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolver {
+    /// The time for the answer to one request to begin.
+    pub request_timeout_sec: Seconds,
+    /// Registries that are spoken to without TLS.
+    pub insecure: Vec<String>,
+    /// `[resolver.host]`
+    pub host: Hosts,
+}
+
+/// What is on disk and on its way there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    /// Memory for all that is being fetched and decoded.
+    pub memory_budget: ByteSize,
+    /// Threads that decode; 0 for as many as there are processors.
+    pub decode_threads: u64,
+    /// How long a read may wait before it fails.
+    pub read_timeout_sec: Seconds,
+}
+
+/// Opening layers when containerd asks for them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepare {
+    /// Time after which Prepare falls back.
+    pub deadline_sec: Seconds,
+    /// Layers read early that may wait for their Prepare.
+    pub early_layers: u64,
+    /// Bytes read early that may wait for their Prepare.
+    pub early_bytes: ByteSize,
+    /// Layers of one image that are opened at one time.
+    pub parallel_layers: u64,
+}
+
+/// The FUSE mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Threads that answer the kernel; 0 for a number that suits the machine.
+    pub threads: u64,
+    /// The kernel's read-ahead.
+    pub read_ahead: ByteSize,
+}
+
+/// The admin socket.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Admin {
+    /// Its path; none for `admin.sock` beside the socket for containerd.
+    pub address: Option<PathBuf>,
+}
+
+/// A configuration as it was read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Loaded {
+    /// The file's values on top of the defaults.
+    pub config: Config,
+    /// Keys that do nothing.
+    pub warnings: Vec<Warning>,
+}
+
+/// A key that parses and does nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// Its line, from 1.
+    pub line: usize,
+    /// The key with its table.
+    pub key: &'static str,
+    /// Why it does nothing.
+    pub why: &'static str,
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("cannot read the configuration {}: create it, or name another one with --config", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The file was read, and something in it is wrong.
+    #[error("{}:{line}: {problem}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong there.
+        problem: Problem,
+    },
+}
+
+/// What is wrong at a line of a configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// It is not TOML.
+    #[error("not valid TOML: {message}")]
+    Syntax {
+        /// What the parser said.
+        message: String,
+    },
+    /// A name that nobody knows.
+    #[error("unknown key {key:?}: {}", advice(.nearest.as_deref()))]
+    UnknownKey {
+        /// The name with its table.
+        key: String,
+        /// The known name that is nearest, if one is near.
+        nearest: Option<&'static str>,
+    },
+    /// A value of another type or out of bounds.
+    #[error("key {key:?} takes {expected}")]
+    Value {
+        /// The key with its table.
+        key: String,
+        /// What it takes and what it got.
+        expected: String,
+    },
+}
+
+fn advice(nearest: Option<&str>) -> String {
+    match nearest {
+        Some(name) => format!("the nearest known name is {name:?}; rename or remove it"),
+        None => "remove it (docs/configuration.md lists all keys)".to_owned(),
+    }
+}
+
+// === impl Config ===
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            prefetch_size: ByteSize(0),
+            noprefetch: false,
+            no_background_fetch: false,
+            max_concurrency: 2,
+            resolve_result_entry_ttl_sec: Seconds(120),
+            no_prometheus: false,
+            metrics_address: String::new(),
+            blob: Blob {
+                fetching_timeout_sec: Seconds(60),
+                max_retries: 5,
+                min_wait_msec: Milliseconds(100),
+                max_wait_msec: Milliseconds(10_000),
+            },
+            resolver: Resolver {
+                request_timeout_sec: Seconds(30),
+                insecure: Vec::new(),
+                host: Hosts::default(),
+            },
+            store: Store {
+                memory_budget: ByteSize(32 << 20),
+                decode_threads: 0,
+                read_timeout_sec: Seconds(120),
+            },
+            prepare: Prepare {
+                deadline_sec: Seconds(30),
+                early_layers: 256,
+                early_bytes: ByteSize(64 << 20),
+                parallel_layers: 8,
+            },
+            mount: Mount { threads: 0, read_ahead: ByteSize(1 << 20) },
+            admin: Admin::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the configuration: `named` if there is one, else the default file if that exists.
+    ///
+    /// # Errors
+    /// A named file that is missing; a file that cannot be read, is not TOML, or has a key or value that is not known.
+    pub fn load(named: Option<&Path>) -> Result<Loaded, ConfigError> {
+        let path = named.unwrap_or(DEFAULT_PATH.as_ref());
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text, path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => Ok(Loaded::default()),
+            Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Reads the configuration from `text`; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, path: &Path) -> Result<Loaded, ConfigError> {
+        let mut config = Self::default();
+        let warnings = document::read(text, &mut config).map_err(|(line, problem)| ConfigError::Content {
+            path: path.to_owned(),
+            line,
+            problem,
+        })?;
+        Ok(Loaded { config, warnings })
+    }
+}

@@ -1,0 +1,325 @@
+//! The one table of keys: what each is called, where it goes, what it does, or why it does nothing.
+
+use std::ops::RangeInclusive;
+
+use toml::de::DeValue;
+
+use super::{
+    Config,
+    setting::{Setting, found, integer},
+};
+
+/// A key of the configuration file.
+pub(super) struct Key {
+    /// Its name with its table, joined by dots.
+    pub(super) path: &'static str,
+    /// Whose it is.
+    pub(super) origin: Origin,
+    /// What it does, for the reference.
+    pub(super) doc: &'static str,
+    /// Whether it does it.
+    pub(super) standing: Standing,
+}
+
+/// Whose key it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// stargz-snapshotter has it too.
+    Stargz,
+    /// Only here.
+    Starling,
+}
+
+/// Whether a key does something.
+pub(super) enum Standing {
+    /// It sets a field to a value within bounds.
+    Works { field: fn(&mut Config) -> &mut dyn Setting, bounds: RangeInclusive<u64> },
+    /// It parses and does nothing, and this is why.
+    Ignored { kind: Kind, why: &'static str },
+}
+
+/// The type of a key that does nothing.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Bool,
+    Integer,
+    String,
+    Table,
+}
+
+const ANY: RangeInclusive<u64> = 0..=u64::MAX;
+/// A day: longer waits are mistakes in the unit.
+const UP_TO_A_DAY: RangeInclusive<u64> = 1..=86_400;
+
+const fn works(path: &'static str, field: fn(&mut Config) -> &mut dyn Setting, doc: &'static str) -> Key {
+    Key { path, origin: Origin::Stargz, doc, standing: Standing::Works { field, bounds: ANY } }
+}
+
+const fn own(
+    path: &'static str,
+    bounds: RangeInclusive<u64>,
+    field: fn(&mut Config) -> &mut dyn Setting,
+    doc: &'static str,
+) -> Key {
+    Key { path, origin: Origin::Starling, doc, standing: Standing::Works { field, bounds } }
+}
+
+const fn bounded(
+    path: &'static str,
+    bounds: RangeInclusive<u64>,
+    field: fn(&mut Config) -> &mut dyn Setting,
+    doc: &'static str,
+) -> Key {
+    Key { path, origin: Origin::Stargz, doc, standing: Standing::Works { field, bounds } }
+}
+
+const fn ignored(path: &'static str, kind: Kind, why: &'static str) -> Key {
+    Key { path, origin: Origin::Stargz, doc: "", standing: Standing::Ignored { kind, why } }
+}
+
+const ALWAYS_VERIFIED: &str = "every byte is verified before it is served; that cannot be turned off";
+const ONE_CACHE: &str = "there is one cache, on disk, that holds each verified byte once";
+const CONTENT_FILE: &str = "a layer's content is one file, written once and read through the page cache";
+const UNLIMITED: &str =
+    "a layer never changes, so the kernel may keep its attributes and names without a limit";
+const NEVER_WAITS: &str = "a container's start never waits for a prefetch";
+const NOT_CHECKED: &str = "a registry is asked for missing bytes only, never just to see whether it is there";
+const WINDOWS: &str = "the size of a fetch follows the bandwidth and delay that are measured";
+const NO_MANAGER: &str = "this version serves FUSE from the daemon itself";
+const DOCKER_CONFIG_ONLY: &str =
+    "credentials come from the Docker configuration ($DOCKER_CONFIG, ~/.docker/config.json) with its helpers";
+const STANDALONE: &str =
+    "it belongs to the plugin that is built into containerd; the daemon has `[resolver]` instead";
+
+/// Every key, each table's keys together.
+pub(super) static KEYS: &[Key] = &[
+    works("noprefetch", |c| &mut c.noprefetch, "Fetch nothing ahead of the first reads."),
+    works(
+        "prefetch_size",
+        |c| &mut c.prefetch_size,
+        "Fetch that much of a layer's beginning as soon as it is mounted, if the layer has no landmark and the snapshot \
+         no label `containerd.io/snapshot/remote/stargz.prefetch`. 0: nothing.",
+    ),
+    works(
+        "no_background_fetch",
+        |c| &mut c.no_background_fetch,
+        "Leave the rest of a layer where it is. Normally it is fetched when nobody waits for anything else.",
+    ),
+    bounded(
+        "max_concurrency",
+        1..=1024,
+        |c| &mut c.max_concurrency,
+        "Layers that are filled in the background at one time.",
+    ),
+    bounded(
+        "resolve_result_entry_ttl_sec",
+        UP_TO_A_DAY,
+        |c| &mut c.resolve_result_entry_ttl_sec,
+        "How long a layer that was read early waits for its own Prepare.",
+    ),
+    works(
+        "metrics_address",
+        |c| &mut c.metrics_address,
+        "`host:port` where `/metrics` is served by HTTP. Empty: only on the admin socket.",
+    ),
+    works(
+        "no_prometheus",
+        |c| &mut c.no_prometheus,
+        "Serve no metrics, neither there nor on the admin socket.",
+    ),
+    bounded(
+        "blob.fetching_timeout_sec",
+        UP_TO_A_DAY,
+        |c| &mut c.blob.fetching_timeout_sec,
+        "The time for one fetch from a registry with all its retries.",
+    ),
+    bounded("blob.max_retries", 0..=100, |c| &mut c.blob.max_retries, "Tries after the first one failed."),
+    bounded(
+        "blob.min_wait_msec",
+        1..=600_000,
+        |c| &mut c.blob.min_wait_msec,
+        "The pause before the first retry; it doubles with each, and part of it is random.",
+    ),
+    bounded(
+        "blob.max_wait_msec",
+        1..=600_000,
+        |c| &mut c.blob.max_wait_msec,
+        "The longest pause between two tries, also where a registry asks for a longer one.",
+    ),
+    bounded(
+        "resolver.request_timeout_sec",
+        0..=86_400,
+        |c| &mut c.resolver.request_timeout_sec,
+        "How long a registry may take to begin its answer to one request. 0: the default.",
+    ),
+    works(
+        "resolver.host",
+        |c| &mut c.resolver.host,
+        "`[[resolver.host.\"<host>\".mirrors]]` with `host`, `insecure`, `request_timeout_sec` and `header`. A host with \
+         `insecure = true` is spoken to without TLS. Other hosts than the registry itself are not asked by this version; \
+         the daemon says so when it starts.",
+    ),
+    own(
+        "resolver.insecure",
+        ANY,
+        |c| &mut c.resolver.insecure,
+        "Registries (`host` or `host:port`) that are spoken to without TLS. Loopback addresses always are.",
+    ),
+    own(
+        "store.memory_budget",
+        8 << 20..=1 << 40,
+        |c| &mut c.store.memory_budget,
+        "Memory for everything that is being fetched and decoded, of all layers together.",
+    ),
+    own(
+        "store.decode_threads",
+        0..=1024,
+        |c| &mut c.store.decode_threads,
+        "Threads that inflate and verify. 0: as many as there are processors.",
+    ),
+    own(
+        "store.read_timeout_sec",
+        UP_TO_A_DAY,
+        |c| &mut c.store.read_timeout_sec,
+        "How long a read of bytes that are not there yet may take before it fails with an I/O error.",
+    ),
+    own(
+        "prepare.deadline_sec",
+        1..=600,
+        |c| &mut c.prepare.deadline_sec,
+        "The time for opening a layer, after which Prepare answers with ordinary mounts.",
+    ),
+    own(
+        "prepare.parallel_layers",
+        1..=128,
+        |c| &mut c.prepare.parallel_layers,
+        "Layers of one image that are opened at one time, ahead of their own Prepare.",
+    ),
+    own(
+        "prepare.early_layers",
+        0..=65_536,
+        |c| &mut c.prepare.early_layers,
+        "Layers whose ends are kept in memory until their Prepare says which TOC is theirs.",
+    ),
+    own("prepare.early_bytes", 0..=1 << 40, |c| &mut c.prepare.early_bytes, "Memory for those."),
+    own(
+        "mount.threads",
+        0..=1024,
+        |c| &mut c.mount.threads,
+        "Threads that answer the kernel. 0: a number that suits the machine.",
+    ),
+    own(
+        "mount.read_ahead",
+        0..=1 << 30,
+        |c| &mut c.mount.read_ahead,
+        "The kernel's read-ahead for files of lazy layers.",
+    ),
+    own(
+        "admin.address",
+        ANY,
+        |c| &mut c.admin.address,
+        "The admin socket, which `starling status` reads. Empty: `admin.sock` in the directory of `--address`.",
+    ),
+    ignored("http_cache_type", Kind::String, ONE_CACHE),
+    ignored("filesystem_cache_type", Kind::String, ONE_CACHE),
+    ignored(
+        "resolve_result_entry",
+        Kind::Integer,
+        "stargz-snapshotter ignores it too; use `resolve_result_entry_ttl_sec`",
+    ),
+    ignored("prefetch_timeout_sec", Kind::Integer, NEVER_WAITS),
+    ignored("prefetch_async_size", Kind::Integer, NEVER_WAITS),
+    ignored("debug", Kind::Bool, "use `--log-level debug` or `--log-level trace`"),
+    ignored("allow_no_verification", Kind::Bool, ALWAYS_VERIFIED),
+    ignored("disable_verification", Kind::Bool, ALWAYS_VERIFIED),
+    ignored(
+        "log_file_access",
+        Kind::Bool,
+        "reads that are in the cache never leave the kernel's thread, so there is nothing to log them",
+    ),
+    ignored(
+        "debug_address",
+        Kind::String,
+        "it served a Go runtime's profiles; the admin socket has `/status` and `/metrics`",
+    ),
+    ignored("ipfs", Kind::Bool, "layers come from registries only"),
+    ignored("metadata_store", Kind::String, "a layer's metadata is one memory-mapped file"),
+    ignored("blob.valid_interval", Kind::Integer, NOT_CHECKED),
+    ignored("blob.check_always", Kind::Bool, NOT_CHECKED),
+    ignored("blob.chunk_size", Kind::Integer, WINDOWS),
+    ignored("blob.prefetch_chunk_size", Kind::Integer, WINDOWS),
+    ignored("blob.force_single_range_mode", Kind::Bool, "every request is for a single range anyway"),
+    ignored("directory_cache.max_lru_cache_entry", Kind::Integer, CONTENT_FILE),
+    ignored("directory_cache.max_cache_fds", Kind::Integer, CONTENT_FILE),
+    ignored("directory_cache.sync_add", Kind::Bool, CONTENT_FILE),
+    ignored("directory_cache.direct", Kind::Bool, CONTENT_FILE),
+    ignored("directory_cache.fadv_dontneed", Kind::Bool, CONTENT_FILE),
+    ignored("fuse.attr_timeout", Kind::Integer, UNLIMITED),
+    ignored("fuse.entry_timeout", Kind::Integer, UNLIMITED),
+    ignored(
+        "fuse.passthrough",
+        Kind::Bool,
+        "opening a file without asking the daemon excludes it, and is quicker",
+    ),
+    ignored("fuse.merge_buffer_size", Kind::Integer, "it is for passthrough, which is not used"),
+    ignored("fuse.merge_worker_count", Kind::Integer, "it is for passthrough, which is not used"),
+    ignored("fuse_manager.enable", Kind::Bool, NO_MANAGER),
+    ignored("fuse_manager.address", Kind::String, NO_MANAGER),
+    ignored("fuse_manager.path", Kind::String, NO_MANAGER),
+    ignored("fuse_manager.metrics_address", Kind::String, NO_MANAGER),
+    ignored("kubeconfig_keychain.enable_keychain", Kind::Bool, DOCKER_CONFIG_ONLY),
+    ignored("kubeconfig_keychain.kubeconfig_path", Kind::String, DOCKER_CONFIG_ONLY),
+    ignored("cri_keychain.enable_keychain", Kind::Bool, DOCKER_CONFIG_ONLY),
+    ignored("cri_keychain.image_service_path", Kind::String, DOCKER_CONFIG_ONLY),
+    ignored("cri_keychain.listen_path", Kind::String, DOCKER_CONFIG_ONLY),
+    ignored(
+        "snapshotter.allow_invalid_mounts_on_restart",
+        Kind::Bool,
+        "a start never needs the registry, so it is always allowed",
+    ),
+    ignored("root_path", Kind::String, "use the flag `--root`"),
+    ignored("cri_keychain_image_service_path", Kind::String, DOCKER_CONFIG_ONLY),
+    ignored("registry.config_path", Kind::String, STANDALONE),
+    ignored("registry.mirrors", Kind::Table, STANDALONE),
+    ignored("registry.configs", Kind::Table, STANDALONE),
+];
+
+/// The key with this path.
+pub(super) fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// Whether some key lies below `path`.
+pub(super) fn is_table(path: &str) -> bool {
+    tables().any(|table| table == path)
+}
+
+/// The known name that is nearest to `path`: the same key of another table, or the least edited one if it is near
+/// enough to be meant.
+pub(super) fn nearest(path: &str, table: bool) -> Option<&'static str> {
+    let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
+    if let Some(moved) = KEYS.iter().find(|key| !table && last(key.path) == last(path)) {
+        return Some(moved.path);
+    }
+    let names = KEYS.iter().map(|key| key.path).filter(|_| !table).chain(tables().filter(|_| table));
+    let (distance, name) = names.map(|name| (strsim::damerau_levenshtein(path, name), name)).min()?;
+    // A third of the letters wrong is still a slip; more is another word.
+    (distance * 3 <= path.len().max(3)).then_some(name)
+}
+
+fn tables() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().filter_map(|key| key.path.rsplit_once('.')).map(|(table, _)| table)
+}
+
+impl Kind {
+    /// Whether `value` is of this type.
+    pub(super) fn check(self, value: &DeValue<'_>) -> Result<(), String> {
+        let (fits, expected) = match self {
+            Self::Bool => (value.is_bool(), "true or false"),
+            Self::Integer => (integer(value, &ANY).is_ok(), "a whole number"),
+            Self::String => (value.is_str(), "a string"),
+            Self::Table => (value.is_table(), "a table"),
+        };
+        if fits { Ok(()) } else { Err(format!("{expected}, not {}", found(value))) }
+    }
+}
