@@ -4,5 +4,13 @@
 //! socket below one directory, and is stopped, with its mounts, when its handle is dropped.
 
 pub mod containerd;
+pub mod dockerd;
 pub mod go_tools;
 pub mod starlingd;
+
+use std::path::Path;
+
+/// `PATH` with `tools` first: containerd looks its shim up there, and the shim runc.
+fn path_with(tools: &Path) -> String {
+    format!("{}:{}", tools.display(), std::env::var("PATH").unwrap_or_default())
+}

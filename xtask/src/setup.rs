@@ -24,6 +24,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("libcap2-bin", "the file capability tests"),
     ("iproute2", "network namespaces"),
     ("zstd", "the converter's tests"),
+    ("python3-pip", "the scikit-learn image"),
 ];
 
 /// Installs what is missing.
@@ -33,7 +34,7 @@ const PACKAGES: &[(&str, &str)] = &[
 pub(crate) fn run() -> Result<()> {
     packages()?;
     shell::stage("peers: containerd, runc, dockerd (pinned Go tools)");
-    for tool in go_tools::CONTAINERD_TOOLS.iter().chain([&go_tools::DOCKERD]) {
+    for tool in go_tools::CONTAINERD_TOOLS.iter().chain(go_tools::DOCKER_TOOLS) {
         let path = go_tools::ensure(tool)?;
         println!("{} {} in {}", tool.name, tool.version, path.display());
     }

@@ -70,7 +70,7 @@ impl Containerd {
         let child = Command::new(tools.join("containerd"))
             .arg("--config")
             .arg(&config)
-            .env("PATH", path_with(&tools))
+            .env("PATH", super::path_with(&tools))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -108,7 +108,11 @@ impl Containerd {
             }
             None => Command::new(self.tools.join("ctr")),
         };
-        command.arg("--address").arg(self.address()).env("PATH", path_with(&self.tools)).stdin(Stdio::null());
+        command
+            .arg("--address")
+            .arg(self.address())
+            .env("PATH", super::path_with(&self.tools))
+            .stdin(Stdio::null());
         command
     }
 
@@ -176,10 +180,6 @@ impl Drop for Containerd {
         }
         let _ = self.child.wait();
     }
-}
-
-fn path_with(tools: &Path) -> String {
-    format!("{}:{}", tools.display(), std::env::var("PATH").unwrap_or_default())
 }
 
 /// containerd's configuration: version 3, without CRI, with the transfer service unpacking into the plugin

@@ -21,8 +21,20 @@ pub struct GoTool {
     pub package: &'static str,
     /// The module version.
     pub version: &'static str,
-    /// Build tags; a tool with tags is built with cgo.
-    pub tags: &'static str,
+    /// How it is built.
+    pub build: Build,
+}
+
+/// How a tool's module is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Build {
+    /// `go install`, without cgo.
+    Install,
+    /// `go install` with cgo and these build tags.
+    Tagged(&'static str),
+    /// The module names its dependencies in `vendor.mod` and has no `go.mod`, as Docker's client does:
+    /// a copy is given that file as its `go.mod`.
+    VendorMod,
 }
 
 /// The container runtime that plugs Starling in.
@@ -36,21 +48,41 @@ pub const SHIM: GoTool = containerd_tool(
     "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
 );
 /// The OCI runtime; it needs libseccomp's headers.
-pub const RUNC: GoTool =
-    GoTool { name: "runc", package: "github.com/opencontainers/runc", version: "v1.5.2", tags: "seccomp" };
+pub const RUNC: GoTool = GoTool {
+    name: "runc",
+    package: "github.com/opencontainers/runc",
+    version: "v1.5.2",
+    build: Build::Tagged("seccomp"),
+};
 /// Docker Engine.
 pub const DOCKERD: GoTool = GoTool {
     name: "dockerd",
     package: "github.com/moby/moby/v2/cmd/dockerd",
     version: "v2.0.0-beta.24",
-    tags: "",
+    build: Build::Install,
+};
+/// Docker's client. Newer versions need a module that the Go module proxy does not serve.
+pub const DOCKER: GoTool = GoTool {
+    name: "docker",
+    package: "github.com/docker/cli/cmd/docker",
+    version: "v29.9.1+incompatible",
+    build: Build::VendorMod,
+};
+/// The client's plug-in that speaks to BuildKit; `docker build` needs it.
+pub const BUILDX: GoTool = GoTool {
+    name: "buildx",
+    package: "github.com/docker/buildx/cmd/buildx",
+    version: "v0.37.2",
+    build: Build::Install,
 };
 
 /// What a lazy pull with containerd needs.
 pub const CONTAINERD_TOOLS: &[GoTool] = &[CONTAINERD, CTR, SHIM, RUNC];
+/// What a lazy pull with Docker Engine needs besides.
+pub const DOCKER_TOOLS: &[GoTool] = &[DOCKERD, DOCKER, BUILDX];
 
 const fn containerd_tool(name: &'static str, package: &'static str) -> GoTool {
-    GoTool { name, package, version: "v2.4.2", tags: "" }
+    GoTool { name, package, version: "v2.4.2", build: Build::Install }
 }
 
 /// The directory that holds the built tools; put it first in a peer's `PATH`.
@@ -73,17 +105,63 @@ pub fn ensure(tool: &GoTool) -> Result<PathBuf> {
     if path.exists() && fs::read_to_string(&stamp).is_ok_and(|built| built == tool.version) {
         return Ok(path);
     }
-    let output = Command::new("go")
-        .args(["install", "-trimpath", "-ldflags", "-s -w", "-tags", tool.tags])
-        .arg(format!("{}@{}", tool.package, tool.version))
-        .env("GOBIN", &dir)
-        .env("GOFLAGS", "-mod=mod")
-        .env("CGO_ENABLED", if tool.tags.is_empty() { "0" } else { "1" })
-        .output()
-        .context("run go, which builds the peers of the tests: install Go 1.24 or newer")?;
-    if !output.status.success() {
-        bail!("go install {}@{}: {}", tool.package, tool.version, String::from_utf8_lossy(&output.stderr));
+    match tool.build {
+        Build::Install => install(tool, &dir, "", "0")?,
+        Build::Tagged(tags) => install(tool, &dir, tags, "1")?,
+        Build::VendorMod => build_with_vendor_mod(tool, &path)?,
     }
     fs::write(&stamp, tool.version)?;
     Ok(path)
+}
+
+fn install(tool: &GoTool, bin: &Path, tags: &str, cgo: &str) -> Result<()> {
+    let package = format!("{}@{}", tool.package, tool.version);
+    go(
+        Path::new("."),
+        cgo,
+        &["install", "-trimpath", "-ldflags", "-s -w", "-tags", tags, &package],
+        Some(bin),
+    )?;
+    Ok(())
+}
+
+fn build_with_vendor_mod(tool: &GoTool, program: &Path) -> Result<()> {
+    let (module, package) =
+        tool.package.split_once("/cmd/").context("a package in the module's cmd directory")?;
+    let wanted = format!("{module}@{}", tool.version);
+    let json = go(Path::new("."), "0", &["mod", "download", "-json", &wanted], None)?;
+    let described: serde_json::Value = serde_json::from_slice(&json)?;
+    let source = described.get("Dir").and_then(serde_json::Value::as_str).context("go names no directory")?;
+    let scratch = tempfile::tempdir()?;
+    let copy = scratch.path().join("module");
+    let status = Command::new("cp")
+        .arg("-r")
+        .arg("--no-preserve=mode")
+        .args([source.as_ref(), copy.as_os_str()])
+        .status()?;
+    if !status.success() {
+        bail!("copy {source}: {status}");
+    }
+    fs::remove_dir_all(copy.join("vendor"))?;
+    fs::rename(copy.join("vendor.mod"), copy.join("go.mod"))?;
+    fs::rename(copy.join("vendor.sum"), copy.join("go.sum"))?;
+    let program = program.to_str().context("a path in UTF-8")?;
+    let package = format!("./cmd/{package}");
+    go(&copy, "0", &["build", "-trimpath", "-ldflags", "-s -w", "-o", program, &package], None)?;
+    Ok(())
+}
+
+/// Runs go in `dir` and gives what it printed.
+fn go(dir: &Path, cgo: &str, args: &[&str], bin: Option<&Path>) -> Result<Vec<u8>> {
+    let mut command = Command::new("go");
+    command.args(args).current_dir(dir).env("GOFLAGS", "-mod=mod").env("CGO_ENABLED", cgo);
+    if let Some(bin) = bin {
+        command.env("GOBIN", bin);
+    }
+    let output =
+        command.output().context("run go, which builds the peers of the tests: install Go 1.24 or newer")?;
+    if !output.status.success() {
+        bail!("go {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(output.stdout)
 }
