@@ -9,6 +9,8 @@ pub mod config;
 pub mod flags;
 pub mod lazy;
 pub mod logging;
+pub mod metrics;
+pub mod process;
 
 #[cfg(test)]
 mod docs;

@@ -1,0 +1,212 @@
+//! Every metric: name, type, unit, labels and meaning. `docs/metrics.md` is written from this list.
+
+/// A metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// Its name; a counter's is followed by `_total` in the output, as OpenMetrics has it.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: Kind,
+    /// The unit of its value.
+    pub unit: &'static str,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// What it means.
+    pub help: &'static str,
+}
+
+/// The type of a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It only grows, and starts at zero with the daemon.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// Counts by size.
+    Histogram,
+}
+
+const fn counter(
+    name: &'static str,
+    unit: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
+    Metric { name, kind: Kind::Counter, unit, labels, help }
+}
+
+const fn gauge(
+    name: &'static str,
+    unit: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
+    Metric { name, kind: Kind::Gauge, unit, labels, help }
+}
+
+const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Histogram, unit: "seconds", labels, help }
+}
+
+/// Calls of containerd.
+pub const RPC_REQUESTS: Metric = counter(
+    "starling_rpc_requests",
+    "calls",
+    &["method", "code"],
+    "Calls of the snapshots service by gRPC code",
+);
+/// How long they took.
+pub const RPC_DURATION: Metric =
+    histogram("starling_rpc_duration_seconds", &["method"], "Time to answer a call of the snapshots service");
+/// Prepares that could have been lazy.
+pub const PREPARES: Metric = counter(
+    "starling_prepares",
+    "calls",
+    &["outcome", "reason"],
+    "Prepares of image layers: lazy, or fall-back with its reason",
+);
+/// Opening layers.
+pub const LAYER_OPEN_DURATION: Metric = histogram(
+    "starling_layer_open_duration_seconds",
+    &[],
+    "Time to open a layer that was not on disk: end of the blob, table of contents, index",
+);
+/// Layers there.
+pub const LAYERS: Metric = gauge("starling_layers", "layers", &["state"], "Lazy layers, complete or partial");
+/// Their bytes.
+pub const LAYER_BYTES: Metric =
+    gauge("starling_layer_bytes", "bytes", &["state"], "File bytes of all lazy layers, present or missing");
+/// Reads served from disk.
+pub const READ_HITS: Metric =
+    counter("starling_read_hits", "reads", &[], "Reads of lazy layers that were served from disk");
+/// Reads that waited.
+pub const READ_MISSES: Metric =
+    counter("starling_read_misses", "reads", &[], "Reads of lazy layers that waited for bytes to be fetched");
+/// Bytes from registries into layers.
+pub const FETCHED_BYTES: Metric = counter(
+    "starling_fetched_bytes",
+    "bytes",
+    &["class"],
+    "Compressed bytes fetched for layers: demand with what was read ahead and planned, or background",
+);
+/// Requests for them.
+pub const FETCH_REQUESTS: Metric =
+    counter("starling_fetch_requests", "requests", &[], "Range requests made for layers");
+/// Chunks that did not match.
+pub const VERIFY_FAILURES: Metric =
+    counter("starling_verify_failures", "chunks", &[], "Chunks whose bytes did not match their digest");
+/// What waits in memory for its Prepare.
+pub const EARLY_LAYERS: Metric =
+    gauge("starling_early_layers", "layers", &[], "Layers read early that wait for their Prepare");
+/// Its size.
+pub const EARLY_BYTES: Metric =
+    gauge("starling_early_bytes", "bytes", &[], "Memory of layers read early that wait for their Prepare");
+/// Requests to a registry.
+pub const REGISTRY_REQUESTS: Metric = counter(
+    "starling_registry_requests",
+    "requests",
+    &["host"],
+    "HTTP requests for a registry, repeated ones and followed redirects included",
+);
+/// Bytes from a registry.
+pub const REGISTRY_RECEIVED: Metric = counter(
+    "starling_registry_received_bytes",
+    "bytes",
+    &["host"],
+    "Bytes of bodies received for a registry",
+);
+/// Repeated requests.
+pub const REGISTRY_RETRIES: Metric =
+    counter("starling_registry_retries", "requests", &["host"], "Requests that repeated a failed one");
+/// Answers 401.
+pub const REGISTRY_UNAUTHORIZED: Metric = counter(
+    "starling_registry_unauthorized",
+    "requests",
+    &["host"],
+    "Answers 401 that led to a new authentication",
+);
+/// Tokens.
+pub const REGISTRY_TOKENS: Metric = counter(
+    "starling_registry_token_requests",
+    "requests",
+    &["host"],
+    "Requests to a registry's token service",
+);
+/// Redirects.
+pub const REGISTRY_REDIRECTS: Metric = counter(
+    "starling_registry_redirects",
+    "requests",
+    &["host"],
+    "Redirects that a registry sent and that were followed",
+);
+/// Descriptors.
+pub const OPEN_FDS: Metric =
+    gauge("process_open_fds", "descriptors", &[], "Open file descriptors of the daemon");
+/// Memory.
+pub const RESIDENT_MEMORY: Metric =
+    gauge("process_resident_memory_bytes", "bytes", &[], "Resident memory of the daemon");
+/// Its private part.
+pub const ANONYMOUS_MEMORY: Metric = gauge(
+    "starling_anonymous_memory_bytes",
+    "bytes",
+    &[],
+    "Resident memory that is not the page cache of files (RssAnon and RssShmem)",
+);
+/// Start.
+pub const START_TIME: Metric =
+    gauge("process_start_time_seconds", "seconds", &[], "When the daemon started, since the epoch");
+/// Version.
+pub const BUILD_INFO: Metric = gauge("starling_build_info", "none", &["version"], "Always 1");
+
+/// All of them, in the order of the reference.
+pub const ALL: &[&Metric] = &[
+    &RPC_REQUESTS,
+    &RPC_DURATION,
+    &PREPARES,
+    &LAYER_OPEN_DURATION,
+    &LAYERS,
+    &LAYER_BYTES,
+    &READ_HITS,
+    &READ_MISSES,
+    &FETCHED_BYTES,
+    &FETCH_REQUESTS,
+    &VERIFY_FAILURES,
+    &EARLY_LAYERS,
+    &EARLY_BYTES,
+    &REGISTRY_REQUESTS,
+    &REGISTRY_RECEIVED,
+    &REGISTRY_RETRIES,
+    &REGISTRY_UNAUTHORIZED,
+    &REGISTRY_TOKENS,
+    &REGISTRY_REDIRECTS,
+    &OPEN_FDS,
+    &RESIDENT_MEMORY,
+    &ANONYMOUS_MEMORY,
+    &START_TIME,
+    &BUILD_INFO,
+];
+
+// === impl Metric ===
+
+impl Metric {
+    /// The name as a scrape shows it.
+    pub fn exported_name(&self) -> String {
+        match self.kind {
+            Kind::Counter => format!("{}_total", self.name),
+            Kind::Gauge | Kind::Histogram => self.name.to_owned(),
+        }
+    }
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// The type's name in Prometheus.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
