@@ -11,6 +11,7 @@ pub mod footer;
 pub mod index;
 pub mod limits;
 pub mod toc;
+pub mod write;
 
 pub use digest::{Digest, InvalidDigest, Sha256};
 pub use index::{Chunk, ChunkId, Entry, FileLayout, Index, IndexError, Kind, Node, NodeId};
