@@ -85,6 +85,8 @@ pub enum FallBackReason {
     RegistryUnavailable,
     /// Prepare's total time was over.
     Deadline,
+    /// Another layer is there under the same target and parent.
+    TargetDiffers,
     /// The local disk, the FUSE mount or the daemon itself.
     Local,
 }
@@ -127,6 +129,16 @@ pub trait LazyLayers: Send + Sync + 'static {
     /// The reason for falling back; it is logged with the snapshot's key and parent.
     async fn prepare(&self, request: RemoteRequest<'_>) -> Result<RemoteLayer, FallBack>;
 
+    /// Told of each Prepare that ended in a remote snapshot, which `prepare` alone cannot know.
+    fn prepared(&self, request: RemoteRequest<'_>, layer: &RemoteLayer) {
+        let _ = (request, layer);
+    }
+
+    /// Told of each Prepare that fell back, for whatever reason: those that `prepare` gave, the deadline and others.
+    fn fell_back(&self, request: RemoteRequest<'_>, fall_back: &FallBack) {
+        let _ = (request, fall_back);
+    }
+
     /// The directory that stands in an overlay's `lowerdir=` for the layer. Quick, no network.
     ///
     /// # Errors
@@ -151,7 +163,7 @@ pub trait LazyLayers: Send + Sync + 'static {
 
 impl FallBackReason {
     /// Every class.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NoImageLabels,
         Self::NoTocDigest,
         Self::Disabled,
@@ -165,6 +177,7 @@ impl FallBackReason {
         Self::RangesUnsupported,
         Self::RegistryUnavailable,
         Self::Deadline,
+        Self::TargetDiffers,
         Self::Local,
     ];
 
@@ -184,6 +197,7 @@ impl FallBackReason {
             Self::RangesUnsupported => "ranges-unsupported",
             Self::RegistryUnavailable => "registry-unavailable",
             Self::Deadline => "deadline",
+            Self::TargetDiffers => "target-differs",
             Self::Local => "local",
         }
     }

@@ -1,16 +1,29 @@
 //! The containerd side: snapshot metadata, state machine, gRPC services, configuration, metrics and the daemon starlingd.
 //!
-//! Two halves meet in [`lazy`]: what a snapshot is and how containerd asks for it (`metadata`, `snapshots`,
-//! `service`), and where the bytes of a remote layer come from, behind [`lazy::LazyLayers`].
+//! Two halves meet in [`lazy`]: what a snapshot is and how containerd asks for it ([`metadata`], [`snapshots`],
+//! [`service`]), and where the bytes of a remote layer come from, behind [`lazy::LazyLayers`].
 
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod directories;
+pub mod error;
+pub mod filters;
 pub mod flags;
+pub mod idmap;
 pub mod lazy;
+pub mod lock;
 pub mod logging;
+pub mod metadata;
 pub mod metrics;
+pub mod mounts;
+pub mod name;
+pub mod overlay;
 pub mod process;
+pub mod server;
+pub mod service;
+pub mod snapshots;
+pub mod usage;
 
 #[cfg(test)]
 mod docs;

@@ -1,0 +1,49 @@
+//! containerd's own test suite for snapshotters (`core/snapshots/testsuite`), one daemon for each sub-test.
+//!
+//! The program under test is that of the variable `STARLINGD` (with the configuration file `SUITE_CONFIG`, if it is set),
+//! or else the example `ordinary`, the same service without remote layers.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// What the suite has in containerd v2.4.2.
+const SUB_TESTS: usize = 21;
+
+#[test]
+fn containerds_suite_is_green() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: the suite mounts, which takes root");
+        return;
+    }
+    if Command::new("go").arg("version").output().is_err() {
+        println!("skipped: there is no go");
+        return;
+    }
+    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testkit/go");
+    let daemon = std::env::var_os("STARLINGD").map(PathBuf::from).or_else(ordinary).unwrap();
+    let suite = Command::new("go")
+        .args(["test", "-count=1", "-parallel=4", "-timeout=5m", "-v", "./suite"])
+        .current_dir(module)
+        .env("STARLINGD", daemon)
+        .output()
+        .unwrap();
+    let output = String::from_utf8_lossy(&suite.stdout);
+    let result = |line: &&str| line.trim_start().starts_with("--- ") && line.contains("TestSuite/");
+    let results: Vec<&str> = output.lines().filter(result).map(str::trim_start).collect();
+    let passed = results.iter().filter(|line| line.starts_with("--- PASS")).count();
+    assert!(
+        suite.status.success() && passed == SUB_TESTS && results.len() == SUB_TESTS,
+        "{passed} of {SUB_TESTS} passed\n{}\n{}\n{}",
+        results.join("\n"),
+        output.lines().filter(|line| !line.contains("level=debug")).collect::<Vec<_>>().join("\n"),
+        String::from_utf8_lossy(&suite.stderr),
+    );
+}
+
+/// Cargo builds examples along with tests, next to the directory of the test programs.
+fn ordinary() -> Option<PathBuf> {
+    let test = std::env::current_exe().ok()?;
+    Some(test.parent()?.parent()?.join("examples/ordinary"))
+}
