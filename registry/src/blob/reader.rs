@@ -1,0 +1,293 @@
+//! Reading a range, whatever happens on the way.
+//!
+//! An answer is believed only as far as its `Content-Range` fits the question. A body that breaks off is
+//! resumed from the byte where it broke, so that nothing is fetched twice; each failure is tried again as
+//! the retry policy says, and progress gives a reader new attempts.
+
+use std::{ops::Range, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http::header;
+use store::{BlobSource, ByteStream, SourceError, SourceErrorKind as Kind};
+use tokio::time::timeout;
+
+use super::{RemoteBlob, Wanted};
+use crate::{
+    backoff::Backoff,
+    content_range::ContentRange,
+    endpoint::{Endpoint, Permit},
+    error::{Failure, Retry},
+    exchange::Answer,
+    transport::Body,
+};
+
+/// Progress of this many bytes gives a reader all its attempts and time again. Less would let a server
+/// that sends a byte per connection keep a reader busy for ever.
+const PROGRESS: u64 = 64 * 1024;
+/// A server may round a range to blocks of its own; more than this before the wanted byte is an error.
+const MAX_ROUNDING: u64 = 1 << 20;
+
+/// Reads `next..end`.
+pub(super) struct RangeReader {
+    blob: RemoteBlob,
+    endpoint: Arc<Endpoint>,
+    next: u64,
+    end: u64,
+    part: Option<Part>,
+    backoff: Backoff,
+    /// Bytes read since the attempts were last counted anew.
+    progress: u64,
+    _permit: Permit,
+}
+
+/// The body of an answer that holds wanted bytes.
+#[derive(Debug)]
+pub(super) struct Part {
+    body: Body,
+    /// Bytes before the first wanted one.
+    skip: u64,
+    /// Bytes that follow, as the answer's head says; unknown for an answer without a length.
+    len: Option<u64>,
+}
+
+// === impl RangeReader ===
+
+impl RangeReader {
+    pub(super) fn new(blob: RemoteBlob, range: Range<u64>, permit: Permit) -> Result<Self, Failure> {
+        let (endpoint, backoff) = (blob.endpoint()?, blob.client.backoff());
+        let Range { start: next, end } = range;
+        Ok(Self { blob, endpoint, next, end, part: None, backoff, progress: 0, _permit: permit })
+    }
+
+    /// A reader whose first answer is there already.
+    pub(super) fn with_part(mut self, part: Part) -> Self {
+        self.part = Some(part);
+        self
+    }
+
+    /// Waits for the first answer's head, so that the caller sees an error before it waits for bytes.
+    pub(super) async fn open(&mut self) -> Result<(), SourceError> {
+        while self.part.is_none() {
+            self.part = match self.ask().await {
+                Ok(part) => Some(part),
+                Err(failure) => {
+                    self.failed(failure).await?;
+                    None
+                }
+            };
+        }
+        Ok(())
+    }
+
+    pub(super) fn into_stream(self) -> ByteStream {
+        let step = |reader: Option<Self>| async move {
+            let mut reader = reader?;
+            match reader.read().await {
+                Ok(Some(bytes)) => Some((Ok(bytes), Some(reader))),
+                Ok(None) => None,
+                Err(error) => Some((Err(error), None)),
+            }
+        };
+        stream::unfold(Some(self), step).boxed()
+    }
+
+    /// The next bytes, `None` after the last.
+    pub(super) async fn read(&mut self) -> Result<Option<Bytes>, SourceError> {
+        while self.next < self.end {
+            self.open().await?;
+            let Some(part) = &mut self.part else { continue };
+            match part.read(self.end - self.next).await {
+                Ok(Some(bytes)) => {
+                    self.next += bytes.len() as u64;
+                    self.progress += bytes.len() as u64;
+                    if self.next == self.end {
+                        self.part = None;
+                    }
+                    return Ok(Some(bytes));
+                }
+                // The server gave less than it was asked for, which it may: ask for the rest.
+                Ok(None) => self.part = None,
+                Err(failure) => {
+                    self.part = None;
+                    self.failed(failure).await?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// All bytes of the range, which the caller has bounded.
+    pub(super) async fn collect(mut self) -> Result<Bytes, SourceError> {
+        let mut all = bytes::BytesMut::new();
+        while let Some(bytes) = self.read().await? {
+            if all.is_empty() && self.next == self.end {
+                return Ok(bytes);
+            }
+            all.extend_from_slice(&bytes);
+        }
+        Ok(all.freeze())
+    }
+
+    async fn ask(&self) -> Result<Part, Failure> {
+        let wanted = Wanted::Part(self.next, self.end);
+        let answer = self.blob.get(wanted, self.backoff.deadline()).await?.expect(&[200, 206, 416]).await?;
+        self.blob.part(answer, self.next)
+    }
+
+    async fn failed(&mut self, failure: Failure) -> Result<(), SourceError> {
+        if failure.retry == Retry::Doubtful {
+            self.blob.distrust();
+        }
+        if std::mem::take(&mut self.progress) >= PROGRESS {
+            self.backoff = self.blob.client.backoff();
+        }
+        self.backoff.again(failure, &self.endpoint.counters).await.map_err(|mut error| {
+            error.message = format!("{}: {}", self.blob.describe(), error.message);
+            error
+        })
+    }
+}
+
+// === impl RemoteBlob ===
+
+impl RemoteBlob {
+    /// The part of an answer with status 200, 206 or 416 that begins with the byte at `next`.
+    pub(super) fn part(&self, answer: Answer, next: u64) -> Result<Part, Failure> {
+        let body = answer.body;
+        let url = body.url().clone();
+        if let Some(encoding) = body.headers().get(header::CONTENT_ENCODING)
+            && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
+        {
+            return Err(Failure::doubtful(&url, "the answer is encoded although that was not asked for"));
+        }
+        match body.status().as_u16() {
+            206 => self.partial(body, next),
+            416 => {
+                let size = match content_range(&body) {
+                    Some(ContentRange::Unsatisfied { total }) => format!(" of {total} bytes"),
+                    _ => String::new(),
+                };
+                body.discard();
+                Err(Failure::doubtful(
+                    &url,
+                    format!("the server says that offset {next} lies outside the blob{size}"),
+                ))
+            }
+            _ => self.complete(body, next),
+        }
+    }
+
+    fn partial(&self, body: Body, next: u64) -> Result<Part, Failure> {
+        let url = body.url().clone();
+        let Some(ContentRange::Satisfied { first, end, total }) = content_range(&body) else {
+            let multipart = body
+                .headers()
+                .get(header::CONTENT_TYPE)
+                .is_some_and(|value| value.as_bytes().to_ascii_lowercase().starts_with(b"multipart/"));
+            let what = if multipart { "is in several parts" } else { "does not say what range it holds" };
+            return Err(Failure::doubtful(&url, format!("the answer to one range {what}")));
+        };
+        if first > next || end <= next || next - first > MAX_ROUNDING {
+            let what =
+                format!("the answer holds bytes {first} to {} instead of those from {next} on", end - 1);
+            return Err(Failure::doubtful(&url, what));
+        }
+        if body.announced().is_some_and(|len| len != end - first) {
+            return Err(Failure::doubtful(
+                &url,
+                "the answer's length is not that of the range that it says it holds",
+            ));
+        }
+        if let Some(total) = total {
+            self.learn_size(&url, total)?;
+        }
+        Ok(Part { body, skip: next - first, len: Some(end - next) })
+    }
+
+    /// A server without ranges sends the whole blob: what lies before the wanted bytes is read and thrown
+    /// away, up to a limit.
+    fn complete(&self, body: Body, next: u64) -> Result<Part, Failure> {
+        let url = body.url().clone();
+        let announced = body.announced();
+        if let Some(size) = announced {
+            self.learn_size(&url, size)?;
+        }
+        if next > self.client.config.max_skip {
+            let message = format!(
+                "{}: the server does not serve parts of the blob and the wanted bytes begin after {next} bytes",
+                self.describe()
+            );
+            return Err(Failure::fatal(Kind::RangesUnsupported, message));
+        }
+        let len = match announced.or(self.size()) {
+            Some(size) if size <= next => {
+                return Err(Failure::doubtful(&url, "the answer ends before the wanted bytes"));
+            }
+            size => size.map(|size| size - next),
+        };
+        Ok(Part { body, skip: next, len })
+    }
+}
+
+// === impl Part ===
+
+impl Part {
+    /// Up to `max` of the next wanted bytes; `None` at the part's end.
+    async fn read(&mut self, max: u64) -> Result<Option<Bytes>, Failure> {
+        if self.len == Some(0) {
+            return Ok(None);
+        }
+        loop {
+            let Some(mut chunk) = self.body.chunk().await? else { return self.ended() };
+            let skipped = self.skip.min(chunk.len() as u64);
+            self.skip -= skipped;
+            // Not more than the chunk's length, which is a usize.
+            let _ = chunk.split_to(skipped as usize);
+            if chunk.is_empty() {
+                continue;
+            }
+            if let Some(len) = &mut self.len {
+                let Some(left) = len.checked_sub(chunk.len() as u64) else {
+                    return Err(Failure::doubtful(self.body.url(), "the answer is longer than it says"));
+                };
+                *len = left;
+                if left == 0 && self.body.announced().is_none() {
+                    self.check_end().await?;
+                }
+            }
+            if chunk.len() as u64 > max {
+                chunk.truncate(max as usize);
+            }
+            return Ok(Some(chunk));
+        }
+    }
+
+    /// The body's end came before that of the bytes that the head promised, or there was no promise.
+    fn ended(&self) -> Result<Option<Bytes>, Failure> {
+        if self.skip > 0 || self.len.is_some_and(|len| len > 0) {
+            let mut failure = Failure::doubtful(self.body.url(), "the answer is shorter than it says");
+            failure.retry = Retry::May(None);
+            failure.error.kind = Kind::Unavailable;
+            return Err(failure);
+        }
+        if self.len.is_none() {
+            return Err(Failure::doubtful(self.body.url(), "the answer ends before the wanted bytes"));
+        }
+        Ok(None)
+    }
+
+    /// A body without an announced length must end where the range does. Its end also frees the
+    /// connection; a server that leaves it open has done no harm.
+    async fn check_end(&mut self) -> Result<(), Failure> {
+        match timeout(Duration::from_millis(500), self.body.chunk()).await {
+            Ok(Ok(Some(_))) => Err(Failure::doubtful(self.body.url(), "the answer is longer than it says")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The `Content-Range` of an answer, if it has one that makes sense.
+pub(super) fn content_range(body: &Body) -> Option<ContentRange> {
+    ContentRange::parse(body.headers().get(header::CONTENT_RANGE)?.as_bytes())
+}
