@@ -1,5 +1,29 @@
 //! The kernel side: the FUSE connection, inodes and replies.
+//!
+//! One [`Connection`] serves all layers of the daemon. Its root holds one directory a layer, named by the layer's
+//! [`Slot`]; below such a directory everything is immutable and the kernel may keep it for ever, while the root itself
+//! is never cached. Inode numbers are a pure function of slot and node, nothing depends on how often the kernel looked
+//! something up, and no FUSE thread waits for the network, so that a successor of the daemon can take the connection
+//! over and one hanging layer slows no other.
+//!
+//! This is the only crate that names `fuser`. What a layer holds comes through [`LayerTree`]; bytes are fetched and
+//! verified behind it.
 
+#![forbid(unsafe_code)]
+
+mod connection;
+mod counters;
+mod failure;
+mod ino;
+mod options;
+mod server;
 mod slot;
+mod table;
+mod tree;
 
+pub use connection::{AttachError, Connection, InitParameters, MountError, UnmountError};
+pub use counters::{Counters, STALL_BOUNDS, Stalls};
+pub use failure::Failure;
+pub use options::{MountOptions, OpaqueForm};
 pub use slot::Slot;
+pub use tree::{Attributes, LayerTree, Listed, ReadFuture, Totals};
