@@ -17,12 +17,15 @@ pub const TOC_LEN: u64 = 1 << 30;
 /// a string whole. Room for 64 KiB of extended attributes in base64, escaped names and indentation.
 pub const TOC_ENTRY_LEN: u64 = 512 << 10;
 
-/// Most TOC entries, chunk entries among them. While a TOC is read an entry costs up to 170 bytes of
-/// memory, so that this many stay below 350 MiB.
-pub const ENTRIES: usize = 2_000_000;
+/// Most TOC entries, chunk entries among them. While a TOC is read an entry costs up to 180 bytes of
+/// memory and its name, so that this many stay below 350 MiB.
+pub const ENTRIES: usize = 1_500_000;
 
 /// Most nodes (files, directories, links), implied directories among them: 64 bytes each.
-pub const NODES: usize = 2_000_000;
+pub const NODES: usize = 1_500_000;
+
+/// Most different extended attributes. Nodes whose attributes are all the same share them.
+pub const XATTRS: usize = 1_500_000;
 
 /// Most bytes in all names, link targets and extended attributes together.
 pub const STRINGS_LEN: usize = 128 << 20;

@@ -30,7 +30,7 @@ pub(crate) struct TableRecord {
     pub count: U64,
 }
 
-#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(crate) struct HeaderRecord {
     pub magic: [u8; 8],

@@ -2,6 +2,9 @@
 
 use std::{fmt, io};
 
+/// Characters of an entry's name that an error shows.
+const NAME_SHOWN: usize = 200;
+
 /// Why no index could be built. Each is a reason to fall back to an ordinary layer; [`TocError::reason`] sorts them.
 #[derive(Debug, thiserror::Error)]
 pub enum TocError {
@@ -65,6 +68,14 @@ pub enum Problem {
         /// The limit.
         limit: u64,
     },
+    /// A number that counts something is negative.
+    #[error("{what} is {found}")]
+    Negative {
+        /// What is negative.
+        what: &'static str,
+        /// What the entry says.
+        found: i64,
+    },
     /// The entry is of a type that this crate does not know.
     #[error("is of unknown type {0:?}")]
     UnknownType(String),
@@ -95,6 +106,14 @@ pub enum Reason {
 }
 
 impl TocError {
+    pub(super) fn entry(name: &str, problem: Problem) -> Self {
+        let mut shortened: String = name.chars().take(NAME_SHOWN).collect();
+        if shortened.len() < name.len() {
+            shortened.push('…');
+        }
+        Self::Entry { name: shortened, problem }
+    }
+
     /// Which kind of reason this is.
     pub fn reason(&self) -> Reason {
         match self {
@@ -125,5 +144,36 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// Why an entry was refused, before its name is put to it.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// The entry itself is wrong.
+    Entry(Problem),
+    /// The whole TOC is.
+    Toc(TocError),
+}
+
+impl Refusal {
+    /// The error to tell, naming the entry.
+    pub(super) fn of(self, name: &str) -> TocError {
+        match self {
+            Self::Entry(problem) => TocError::entry(name, problem),
+            Self::Toc(error) => error,
+        }
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self::Entry(problem)
+    }
+}
+
+impl From<TocError> for Refusal {
+    fn from(error: TocError) -> Self {
+        Self::Toc(error)
     }
 }
