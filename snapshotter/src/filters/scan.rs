@@ -15,7 +15,9 @@ pub(super) enum Token<'a> {
     Separator,
     /// One or more of `=`, `!` and `~`.
     Operator(&'a str),
-    /// Anything else, and why it is wrong.
+    /// A character that starts none of these.
+    Other,
+    /// What can be no token, and why.
     Illegal(&'static str),
 }
 
@@ -75,7 +77,7 @@ impl<'a> Scanner<'a> {
                 self.skip(is_field);
                 Token::Field(self.since(start))
             }
-            _ => Token::Illegal("unexpected character"),
+            _ => Token::Other,
         }
     }
 
