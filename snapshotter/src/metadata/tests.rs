@@ -161,7 +161,7 @@ proptest! {
             let store = metadata.as_ref().unwrap();
             match &call {
                 Call::Restart => {
-                    metadata = None;
+                    drop(metadata.take());
                     metadata = Some(Metadata::open(&path, 0).unwrap());
                 }
                 Call::Abort(calls) => {
