@@ -1,3 +1,48 @@
 //! starling, the command for people: pull, mount, convert, inspect, status.
+//!
+//! Every subcommand is a module with an `Args` and a `run`; results go to standard output (as JSON with
+//! `--json`), progress and messages to standard error.
 
-fn main() {}
+mod convert;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Lazily pulled container images.
+#[derive(Debug, Parser)]
+#[command(name = "starling", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// One line for each subcommand.
+#[derive(Debug, Subcommand)]
+enum Command {
+    Convert(convert::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Convert(args) => convert::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("starling: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

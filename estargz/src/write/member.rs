@@ -57,8 +57,10 @@ impl Level {
 }
 
 impl Default for Level {
+    /// Smaller than Go's best on both layers of a Debian and Python image (176.2 MB for its 180.9 MB), in 7.9 s
+    /// of one thread; level 8 saves another 0.3 % for 1.7 times as long, 10 saves 2.6 % for 5.5 times.
     fn default() -> Self {
-        Self(9)
+        Self(7)
     }
 }
 

@@ -136,7 +136,7 @@ impl<'plan> Pieces<'plan> {
         }
         self.current.slots.push(slot);
         if slot.last {
-            self.current.push(entry.padding(self.plan.stream_end));
+            self.current.push(entry.padding(self.plan.stream_end()));
             self.open = None;
         } else {
             self.open = Some((entry, from + len));

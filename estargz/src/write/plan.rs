@@ -122,7 +122,7 @@ pub struct Plan {
     pub(super) chunk_size: u64,
     pub(super) pack_size: u64,
     pub(super) elements: Vec<Element>,
-    pub(super) stream_end: u64,
+    stream_end: u64,
     missed: Vec<String>,
     bytes: u64,
 }
@@ -180,6 +180,11 @@ impl Plan {
     /// How many entries the layer has, its landmark included.
     pub fn entry_count(&self) -> usize {
         self.entries().count()
+    }
+
+    /// How many bytes of the source stream were read.
+    pub fn stream_end(&self) -> u64 {
+        self.stream_end
     }
 
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {

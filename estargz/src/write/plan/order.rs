@@ -24,7 +24,8 @@ pub(super) fn order(mut tree: Tree, prioritized: &[String]) -> Ordered {
             missed.push(name.clone());
         }
     }
-    let landmark = if prioritized.is_empty() { NO_PREFETCH_LANDMARK } else { PREFETCH_LANDMARK };
+    // A list that names nothing of this layer prioritizes nothing in it.
+    let landmark = if picked.slots.is_empty() { NO_PREFETCH_LANDMARK } else { PREFETCH_LANDMARK };
     let first: Vec<_> = picked.slots.iter().filter_map(|&slot| tree.elements.get_mut(slot)?.take()).collect();
     let mut elements = first;
     elements.push(Element::Entry(Box::new(Entry::landmark(landmark))));
