@@ -1,6 +1,15 @@
 //! Test parts: image builder, fault-injecting and latency-shaping registry, containerd harness.
+//!
+//! Nothing here depends on Starling's own crates, so every one of them can use it in its tests, and what it
+//! judges with is not what is judged.
+
+#![forbid(unsafe_code)]
 
 pub mod oci_layout;
 pub mod peers;
+pub mod registry;
+pub mod requires;
 pub mod sample_image;
 pub mod scratch;
+
+pub use registry::{Auth, Fault, On, Redirect, RegistryOptions, Shaping, TestRegistry};

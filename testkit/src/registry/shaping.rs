@@ -1,0 +1,63 @@
+//! Delay and bandwidth of a network between client and registry.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// A network's figures; the default is none: as fast as loopback.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Shaping {
+    /// Added to every request before it is answered.
+    pub latency: Duration,
+    /// Bits a second over all connections together; unlimited when `None`.
+    pub bits_per_second: Option<u64>,
+}
+
+impl Shaping {
+    /// A network with `millis` of delay and `mbit` Mbit/s; 0 is no limit.
+    pub fn new(millis: u64, mbit: u64) -> Self {
+        let bits_per_second = (mbit > 0).then_some(mbit * 1_000_000);
+        Self { latency: Duration::from_millis(millis), bits_per_second }
+    }
+}
+
+/// Shapes what is sent.
+#[derive(Debug)]
+pub(super) struct Shaper {
+    shaping: Mutex<Shaping>,
+    /// When the link has sent all that was given to it.
+    free_at: Mutex<Instant>,
+}
+
+impl Shaper {
+    pub(super) fn new(shaping: Shaping) -> Self {
+        Self { shaping: Mutex::new(shaping), free_at: Mutex::new(Instant::now()) }
+    }
+
+    pub(super) fn set(&self, shaping: Shaping) {
+        *self.shaping.lock() = shaping;
+    }
+
+    /// Waits a request's delay.
+    pub(super) async fn delay(&self) {
+        let latency = self.shaping.lock().latency;
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
+    }
+
+    /// Waits until the link has sent `bytes` more.
+    pub(super) async fn send(&self, bytes: usize) {
+        let Some(bits) = self.shaping.lock().bits_per_second else { return };
+        let takes = Duration::from_secs_f64(bytes as f64 * 8.0 / bits as f64);
+        let done = {
+            let mut free_at = self.free_at.lock();
+            *free_at = (*free_at).max(Instant::now()) + takes;
+            *free_at
+        };
+        // The timer's grain is a millisecond: shorter debts are left to add up.
+        if done > Instant::now() + Duration::from_millis(1) {
+            tokio::time::sleep_until(done.into()).await;
+        }
+    }
+}
