@@ -67,6 +67,11 @@ impl Backoff {
         self.deadline
     }
 
+    /// Whether nothing has failed yet.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.failures == 0 && self.doubts == 0
+    }
+
     /// Waits before the next attempt, or gives the failure back if there is none.
     pub(crate) async fn again(
         &mut self,

@@ -110,6 +110,12 @@ impl RangeReader {
                 Ok(None) => self.part = None,
                 Err(failure) => {
                     self.part = None;
+                    // The time for attempts begins now: a long body, or a slow reader of one, has not
+                    // used it up.
+                    if self.backoff.is_fresh() || self.progress >= PROGRESS {
+                        self.backoff = self.blob.client.backoff();
+                        self.progress = 0;
+                    }
                     self.failed(failure).await?;
                 }
             }
@@ -138,9 +144,6 @@ impl RangeReader {
     async fn failed(&mut self, failure: Failure) -> Result<(), SourceError> {
         if failure.retry == Retry::Doubtful {
             self.blob.distrust();
-        }
-        if std::mem::take(&mut self.progress) >= PROGRESS {
-            self.backoff = self.blob.client.backoff();
         }
         self.backoff.again(failure, &self.endpoint.counters).await.map_err(|mut error| {
             error.message = format!("{}: {}", self.blob.describe(), error.message);

@@ -1,0 +1,13 @@
+//! The client against servers that behave and misbehave, each in one way.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod auth;
+mod classes;
+mod faults;
+mod images;
+mod origin;
+mod push;
+mod ranges;
+mod redirects;
+mod tls;
