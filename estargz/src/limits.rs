@@ -17,22 +17,22 @@ pub const TOC_LEN: u64 = 1 << 30;
 /// a string whole. Room for 64 KiB of extended attributes in base64, escaped names and indentation.
 pub const TOC_ENTRY_LEN: u64 = 512 << 10;
 
-/// Most TOC entries, chunk entries among them. While a TOC is read an entry costs up to 180 bytes of
-/// memory and its name, so that this many stay below 350 MiB.
-pub const ENTRIES: usize = 1_500_000;
+/// Most TOC entries, chunk entries among them. With all that comes of it, an entry costs up to 290 bytes of memory
+/// besides its name while an index is built: this many stay below 420 MiB, whatever is in them.
+pub const ENTRIES: usize = 1_200_000;
 
 /// Most nodes (files, directories, links), implied directories among them: 64 bytes each.
-pub const NODES: usize = 1_500_000;
+pub const NODES: usize = 1_250_000;
 
 /// Most different extended attributes. Nodes whose attributes are all the same share them.
-pub const XATTRS: usize = 1_500_000;
+pub const XATTRS: usize = 500_000;
 
-/// Most bytes in all names, link targets and extended attributes together.
-pub const STRINGS_LEN: usize = 128 << 20;
+/// Most bytes in all names, link targets and extended attributes together: 50 bytes a node.
+pub const STRINGS_LEN: usize = 64 << 20;
 
 /// Most directory steps to follow in one TOC, over all its names: bounds the time that names which
-/// repeat thousands of directories can take. It is an average depth of 64 at the highest entry count.
-pub const PATH_STEPS: u64 = 128_000_000;
+/// repeat thousands of directories can take. Following a directory's next entry takes no step.
+pub const PATH_STEPS: u64 = 64_000_000;
 
 /// Longest name in a directory, in bytes (`NAME_MAX` of Linux).
 pub const NAME_LEN: usize = 255;

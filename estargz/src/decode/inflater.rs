@@ -10,6 +10,8 @@ use crate::limits;
 /// A buffer that has grown beyond this many bytes is given back once it is not needed any more.
 const KEEP_LEN: usize = 8 << 20;
 
+const TAR_BLOCK_LEN: usize = 512;
+
 /// Inflates members in one go. Keeps its buffer: make one for each thread that decodes.
 pub struct Inflater {
     libdeflate: Decompressor,
@@ -28,31 +30,28 @@ impl Inflater {
         if need > limits::INFLATE_LEN {
             return Err(DecodeError::TooLong { needed: need });
         }
-        let len = need as usize;
+        let need = need as usize;
         if !self.inflate_whole(member, need) {
             self.inflate_prefix(member, need)?;
         }
-        self.buffer.get(..len).ok_or(DecodeError::Short { inflated: self.buffer.len() as u64, needed: need })
+        self.buffer
+            .get(..need)
+            .ok_or(DecodeError::Short { inflated: self.buffer.len() as u64, needed: need as u64 })
     }
 
-    /// Inflates all of a gzip member, twice as fast as a stream. Needs room for all that the member holds, which
-    /// its last four bytes tell (RFC 1952, ISIZE) if `member` ends where it ends; else says false.
-    fn inflate_whole(&mut self, member: &[u8], need: u64) -> bool {
-        let Some(whole) = member.last_chunk().map(|len| u64::from(u32::from_le_bytes(*len))) else {
-            return false;
-        };
-        if whole < need || whole > need + limits::INFLATE_TRAILER_LEN {
-            return false;
-        }
-        self.make_room(whole as usize);
-        let inflated = self.libdeflate.gzip_decompress(member, &mut self.buffer);
-        inflated.is_ok_and(|inflated| inflated as u64 >= need)
+    /// Inflates all of the first gzip member, twice as fast as a stream. That needs room for all that it holds; says
+    /// false where the room does not do.
+    fn inflate_whole(&mut self, member: &[u8], need: usize) -> bool {
+        let len = whole_len(member, need);
+        self.make_room(len);
+        let room = self.buffer.get_mut(..len).unwrap_or_default();
+        self.libdeflate.gzip_decompress(member, room).is_ok_and(|inflated| inflated >= need)
     }
 
     /// Inflates as much as is needed and no more, over as many gzip members as it takes.
-    fn inflate_prefix(&mut self, member: &[u8], need: u64) -> Result<(), DecodeError> {
-        self.make_room(0);
-        let mut stream = MemberStream::new(need);
+    fn inflate_prefix(&mut self, member: &[u8], need: usize) -> Result<(), DecodeError> {
+        self.buffer.clear();
+        let mut stream = MemberStream::new(need as u64);
         stream.push(member, &mut |_, piece| self.buffer.extend_from_slice(piece))?;
         stream.finish()
     }
@@ -61,8 +60,19 @@ impl Inflater {
         if self.buffer.capacity() > KEEP_LEN && len <= KEEP_LEN {
             self.buffer = Vec::new();
         }
-        self.buffer.resize(len, 0);
+        if self.buffer.len() < len {
+            self.buffer.resize(len, 0);
+        }
     }
+}
+
+/// How much the gzip member at the start of `member` is likely to hold. Its last four bytes tell (RFC 1952, ISIZE) if it
+/// is the only one. Where several follow one another, which happens where a writer joined what it made in parallel, a
+/// payload and its padding.
+fn whole_len(member: &[u8], need: usize) -> usize {
+    let most = need + limits::INFLATE_TRAILER_LEN as usize;
+    let told = member.last_chunk().map_or(0, |len| u32::from_le_bytes(*len) as usize);
+    if (need..=most).contains(&told) { told } else { need.next_multiple_of(TAR_BLOCK_LEN) }
 }
 
 impl Default for Inflater {
@@ -74,5 +84,16 @@ impl Default for Inflater {
 impl fmt::Debug for Inflater {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inflater").field("buffer", &self.buffer.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// What comes without streaming.
+    pub(in super::super) fn whole(member: &[u8], need: usize) -> Option<Vec<u8>> {
+        let mut inflater = Inflater::new();
+        inflater.inflate_whole(member, need).then(|| inflater.buffer[..need].to_vec())
     }
 }

@@ -97,3 +97,14 @@ fn verify_compares_digests() {
     let mismatch = verify(b"abd", &Digest::of(b"abc")).unwrap_err();
     assert_eq!((mismatch.expected, mismatch.actual), (Digest::of(b"abc"), Digest::of(b"abd")));
 }
+
+#[test]
+fn a_payload_with_its_padding_is_inflated_whole_before_another_member() {
+    let data: Vec<u8> = (0..3000u32).flat_map(u32::to_le_bytes).collect();
+    let padded = [data.clone(), vec![0; 512 - data.len() % 512]].concat();
+    for rest in [Vec::new(), gzip(&[1; 512]), gzip(&[1; 100_000]), b"rest".to_vec()] {
+        let member = [gzip(&padded), rest].concat();
+        assert_eq!(inflater::tests::whole(&member, data.len()), Some(data.clone()));
+    }
+    assert_eq!(inflater::tests::whole(&gzip(&data), data.len() + 1), None);
+}

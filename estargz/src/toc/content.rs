@@ -143,11 +143,11 @@ impl Contents {
         Ok(Some(Run { node: file.node, first: file.first, count, len: file.size }))
     }
 
-    /// The name to show for an entry: of a chunk, the file's.
-    pub(super) fn name_of_current(&self) -> &str {
+    /// The name to show for a chunk: the file's that it belongs to.
+    pub(super) fn name_of<'a>(&'a self, chunk: &'a Entry) -> &'a str {
         match &self.current {
             Current::File(file) => &file.name,
-            _ => "",
+            _ => &chunk.name,
         }
     }
 

@@ -1,65 +1,95 @@
-use serde_json::json;
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use serde_json::{Value, json};
 
 use super::*;
-use crate::{
-    Index, NodeId,
-    decode::{Inflater, verify},
-    footer,
-};
+use crate::{Index, IndexError, Kind, NodeId};
 
 pub(crate) mod blob;
+mod content;
+mod hostile;
+mod model;
+mod rules;
 
-use blob::Blob;
+/// Where the TOC of tests starts that need no blob.
+const TOC_OFFSET: u64 = 1 << 40;
 
-#[test]
-fn a_blob_can_be_read_from_its_end() {
-    let long: Vec<u8> = (0..10_000u32).flat_map(u32::to_le_bytes).collect();
-    let mut blob = Blob::default();
-    blob.entry(
-        json!({"name": "etc/", "type": "dir", "mode": 0o750, "uid": 7, "modtime": "2024-02-29T12:30:05Z"}),
-    )
-    .file("etc/hello", b"hello world", 100)
-    .file("usr/bin/long", &long, 4096)
-    .file("empty", b"", 100)
-    .packed(&[("p/one", b"first"), ("p/two", b"second")]);
-    let blob = blob.finish();
+type View = Index<Vec<u8>>;
 
-    let size = blob.bytes.len() as u64;
-    let footer = footer::parse(&blob.bytes[blob.bytes.len() - footer::MAX_LEN..], size).unwrap();
-    assert_eq!(footer.toc_offset, blob.toc_offset);
-    let built = build_index(blob.section(), footer.toc_offset, size).unwrap();
-    let index = Index::parse(built.index).unwrap();
-    assert_eq!(index.toc_digest(), built.toc_digest);
-
-    for (path, data) in [
-        ("etc/hello", &b"hello world"[..]),
-        ("usr/bin/long", &long),
-        ("empty", b""),
-        ("p/one", b"first"),
-        ("p/two", b"second"),
-    ] {
-        let node = find(&index, path);
-        assert_eq!(read(&index, &blob.bytes, node), data, "{path}");
-    }
+fn build(entries: &[Value]) -> Result<View, TocError> {
+    build_json(&blob::toc_json(entries))
 }
 
-fn find(index: &Index<Vec<u8>>, path: &str) -> NodeId {
-    path.split('/').fold(NodeId::ROOT, |dir, name| index.lookup(dir, name.as_bytes()).unwrap().unwrap())
+fn build_json(json: &[u8]) -> Result<View, TocError> {
+    let built = build_index(blob::section(json).as_slice(), TOC_OFFSET, TOC_OFFSET + (1 << 30))?;
+    assert_eq!(built.toc_digest, Digest::of(json));
+    Ok(Index::parse(built.index).expect("what was built can be opened"))
 }
 
-/// The content of a file, as the store reads it.
-fn read(index: &Index<Vec<u8>>, blob: &[u8], node: NodeId) -> Vec<u8> {
-    let file = index.file(node).unwrap();
-    let mut data = Vec::new();
-    for id in index.chunks_of(node, 0..file.size).unwrap() {
-        let chunk = index.chunk(id).unwrap();
-        assert_eq!((chunk.node, chunk.content_offset), (node, file.content_offset + data.len() as u64));
-        let member = &blob[chunk.member_start as usize..chunk.member_end as usize];
-        let mut inflater = Inflater::new();
-        let bytes =
-            &inflater.inflate(member, chunk.inner_offset + chunk.len).unwrap()[chunk.inner_offset as usize..];
-        verify(bytes, &chunk.digest).unwrap();
-        data.extend_from_slice(bytes);
+/// The error for a TOC, as a user sees it.
+fn refusal(entries: &[Value]) -> String {
+    build(entries).map(|index| tree(&index)).expect_err("refused").to_string()
+}
+
+fn reg(name: &str) -> Value {
+    json!({"name": name, "type": "reg"})
+}
+
+fn dir(name: &str) -> Value {
+    json!({"name": name, "type": "dir", "mode": 0o755})
+}
+
+fn find(index: &View, path: &str) -> NodeId {
+    try_find(index, path).unwrap_or_else(|| panic!("{path} is there"))
+}
+
+fn try_find(index: &View, path: &str) -> Option<NodeId> {
+    path.split('/').try_fold(NodeId::ROOT, |dir, name| index.lookup(dir, name.as_bytes()).unwrap())
+}
+
+/// All paths with kind and link count, and what is special about them, in order.
+fn tree(index: &View) -> String {
+    let mut text = String::new();
+    walk(index, &mut |path, id| {
+        let node = index.node(id).unwrap();
+        write!(text, "{path} {:?} {}", node.kind(), node.nlink()).unwrap();
+        match node.kind() {
+            Kind::Char | Kind::Block => write!(text, " {}:{}", node.rdev_major(), node.rdev_minor()).unwrap(),
+            Kind::Symlink => {
+                write!(text, " {}", String::from_utf8_lossy(index.symlink_target(id).unwrap())).unwrap()
+            }
+            Kind::Dir if node.is_opaque() => text.push_str(" opaque"),
+            _ => {}
+        }
+        text.push('\n');
+    });
+    text
+}
+
+fn walk(index: &View, visit: &mut dyn FnMut(&str, NodeId)) {
+    fn below(index: &View, path: &str, dir: NodeId, visit: &mut dyn FnMut(&str, NodeId)) {
+        for entry in index.entries(dir, 0).unwrap() {
+            let entry = entry.unwrap();
+            let path = format!("{path}/{}", std::str::from_utf8(entry.name).unwrap());
+            assert_eq!(index.lookup(dir, entry.name), Ok(Some(entry.node)));
+            assert_eq!(index.node(entry.node).unwrap().kind(), entry.kind);
+            visit(&path, entry.node);
+            if entry.kind == Kind::Dir {
+                assert_eq!(index.path(entry.node).unwrap(), path.trim_start_matches('/').as_bytes());
+                assert_eq!(index.node(entry.node).unwrap().parent(), dir);
+                below(index, &path, entry.node, visit);
+            }
+        }
     }
-    data
+    visit("", NodeId::ROOT);
+    below(index, "", NodeId::ROOT, visit);
+}
+
+fn xattrs(index: &View, id: NodeId) -> BTreeMap<String, Vec<u8>> {
+    let all = index.xattrs(id).unwrap().map(Result::unwrap);
+    all.map(|(name, value)| {
+        assert_eq!(index.xattr(id, name), Ok(Some(value)));
+        (String::from_utf8(name.to_vec()).unwrap(), value.to_vec())
+    })
+    .collect()
 }

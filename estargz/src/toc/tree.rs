@@ -95,7 +95,7 @@ impl Tree {
             return self
                 .contents
                 .chunk(&entry)
-                .map_err(|problem| TocError::entry(self.contents.name_of_current(), problem));
+                .map_err(|problem| TocError::entry(self.contents.name_of(&entry), problem));
         }
         self.end_file()?;
         let name = entry.name.clone();
@@ -125,12 +125,10 @@ impl Tree {
     /// The path of a node, for messages: any of its names.
     pub(super) fn path_of(&self, slot: Slot) -> String {
         let mut parts = Vec::new();
-        let mut slot = slot;
-        while let Some(name) =
-            self.names.iter().find(|name| name.node == slot).filter(|_| parts.len() < limits::PATH_LEN)
-        {
-            parts.push(String::from_utf8_lossy(name.text(&self.strings)));
-            slot = name.dir;
+        let mut name = self.names.iter().find(|name| name.node == slot);
+        while let Some(part) = name.filter(|_| parts.len() < limits::PATH_LEN) {
+            parts.push(String::from_utf8_lossy(part.text(&self.strings)));
+            name = self.names.get(self.node(part.dir).entry.get()).filter(|_| part.dir != ROOT);
         }
         parts.reverse();
         parts.join("/")
@@ -360,7 +358,9 @@ fn directory(parent: Slot, entry: u32) -> NodeRecord {
 
 /// What the name `last` in the directory `dir` of a cleaned path is for.
 fn meaning<'a>(dir: &str, last: &'a str) -> Meaning<'a> {
-    if dir.split('/').any(|part| part.starts_with(WHITEOUT_PREFIX)) {
+    let below_mark = dir.split('/').any(|part| part.starts_with(WHITEOUT_PREFIX));
+    let top = dir.split('/').next().filter(|top| !top.is_empty()).unwrap_or(last);
+    if below_mark || is_hidden_in_root(top) {
         return Meaning::Hidden;
     }
     match last.strip_prefix(WHITEOUT_PREFIX) {
@@ -370,7 +370,6 @@ fn meaning<'a>(dir: &str, last: &'a str) -> Meaning<'a> {
         Some(name) if dir.is_empty() && is_hidden_in_root(name) => Meaning::Hidden,
         Some(name) => Meaning::Whiteout(name),
         None if last.is_empty() => Meaning::Root,
-        None if dir.is_empty() && is_hidden_in_root(last) => Meaning::Hidden,
         None => Meaning::Node(last),
     }
 }
