@@ -92,6 +92,9 @@ pub enum SnapshotError {
         #[source]
         source: io::Error,
     },
+    /// A bug, which must not end the daemon.
+    #[error("the operation panicked: this is a bug in the daemon, and its standard error says where")]
+    Panicked,
     /// The daemon is stopping.
     #[error("the operation was abandoned: the daemon is stopping")]
     Stopping,
@@ -143,7 +146,7 @@ impl SnapshotError {
             | Self::HasChild(_) => Class::FailedPrecondition,
             Self::Unavailable(_) | Self::Stopping => Class::Unavailable,
             Self::Damaged { .. } => Class::DataLoss,
-            Self::Storage(_) | Self::Io { .. } => Class::Internal,
+            Self::Storage(_) | Self::Io { .. } | Self::Panicked => Class::Internal,
         }
     }
 }

@@ -83,7 +83,8 @@ fn listen(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     Ok(socket.into())
 }
 
-/// Serves `snapshots` until `shutdown` is ready, then finishes what was asked before.
+/// Serves `snapshots` until `shutdown` is ready, then finishes what was asked before. What a crash left behind is deleted
+/// meanwhile.
 ///
 /// # Errors
 /// The listener failed.
@@ -92,6 +93,12 @@ pub async fn serve(
     snapshots: Arc<Snapshots>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
+    let leftovers = Arc::clone(&snapshots);
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = leftovers.cleanup_directories() {
+            tracing::warn!(%error, "cannot delete the directories of removed snapshots");
+        }
+    });
     tonic::transport::Server::builder()
         .add_service(SnapshotsService::server(snapshots))
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)

@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use proto::types::Mount;
 
 use crate::{
@@ -50,6 +51,8 @@ pub struct Snapshots {
     /// Remote Prepares share it, from before the layer is opened until its snapshot is recorded; deleting layers takes
     /// it alone.
     layers: Arc<tokio::sync::RwLock<()>>,
+    /// Held while directories are deleted: of two that delete one tree, the first to end would end too early.
+    deleting: Mutex<()>,
     /// Layers were to be deleted while a remote Prepare was at work.
     layers_cleanup_due: AtomicBool,
 }
@@ -81,6 +84,7 @@ impl Snapshots {
             lazy,
             config,
             layers: Arc::default(),
+            deleting: Mutex::new(()),
             layers_cleanup_due: AtomicBool::new(false),
         })
     }
@@ -132,8 +136,9 @@ impl Snapshots {
         if record.kind == Kind::Committed {
             return Err(SnapshotError::NoMounts(key.clone()));
         }
-        let lower = self.lower(&view.chain(record.parent.as_ref())?)?;
-        Ok(self.mounts_of(&record, &lower))
+        let chain = view.chain(record.parent.as_ref())?;
+        drop(view);
+        Ok(self.mounts_of(&record, &self.lower(&chain)?))
     }
 
     /// Makes the active snapshot `key` the committed snapshot `name`, with exactly these labels.

@@ -58,7 +58,8 @@ async fn work(
         let (key, name) = (format!("key {serial}"), format!("name {serial}"));
         let parent =
             confirmed.iter().find(|(name, state)| name.starts_with("name") && **state == State::There);
-        let parent = parent.map(|(name, _)| name.clone()).filter(|_| !serial.is_multiple_of(3)).unwrap_or_default();
+        let parent =
+            parent.map(|(name, _)| name.clone()).filter(|_| !serial.is_multiple_of(3)).unwrap_or_default();
         confirmed.insert(key.clone(), State::Unknown);
         let request = PrepareSnapshotRequest { key: key.clone(), parent, ..Default::default() };
         client.prepare(request).await.unwrap();

@@ -29,6 +29,7 @@ impl Snapshots {
     /// # Errors
     /// The database failed.
     pub fn cleanup_directories(&self) -> Result<(), SnapshotError> {
+        let _alone = self.deleting.lock();
         for path in self.storage.orphans()? {
             if let Err(error) = remove_tree(&path) {
                 tracing::warn!(path = %path.display(), %error, "cannot remove the directory of a removed snapshot");
@@ -56,7 +57,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 ) -> Result<T, SnapshotError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(error) if error.is_panic() => Err(SnapshotError::Panicked),
         Err(_) => Err(SnapshotError::Stopping),
     }
 }

@@ -6,10 +6,12 @@
 //! the way ends in an ordinary, writable snapshot and a reason, never in an error.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 
+use futures_util::FutureExt;
 use proto::types::Mount;
 use tokio::{
     sync::OwnedRwLockReadGuard,
@@ -144,9 +146,15 @@ impl Snapshots {
         wanted: &Wanted,
     ) -> Result<Result<RemoteLayer, FallBack>, SnapshotError> {
         let in_use = LayersInUse::new(self).await;
-        let layer = match self.lazy.prepare(wanted.request()).await {
-            Ok(layer) => layer,
-            Err(fall_back) => return Ok(Err(fall_back)),
+        // A layer that trips over a bug costs that layer: it may be one that was made to.
+        let opened = AssertUnwindSafe(self.lazy.prepare(wanted.request())).catch_unwind().await;
+        let layer = match opened {
+            Ok(Ok(layer)) => layer,
+            Ok(Err(fall_back)) => return Ok(Err(fall_back)),
+            Err(_) => {
+                let reason = SnapshotError::Panicked.to_string();
+                return Ok(Err(FallBack { reason, code: FallBackReason::Local }));
+            }
         };
         let wanted = wanted.clone();
         // The guard goes along: the record is written even if the caller goes away meanwhile.

@@ -33,6 +33,9 @@ use tonic::{
     transport::{Channel, Endpoint, Uri},
 };
 
+/// The target whose opening panics.
+pub(crate) const PANICS: &str = "sha256:panics";
+
 /// Layers that exist because a test says so, by target.
 #[derive(Default)]
 pub(crate) struct FakeLayers {
@@ -91,6 +94,7 @@ impl LazyLayers for FakeLayers {
         if let Some(gate) = gate {
             gate.notified().await;
         }
+        assert_ne!(request.target, PANICS, "as the test wants it");
         let known = self.known.lock().get(request.target).copied();
         known.ok_or(FallBack { reason: "no such layer".into(), code: FallBackReason::NotFound })
     }
