@@ -40,7 +40,7 @@ use crate::{
 use reader::RangeReader;
 
 /// How long a read waits for another one to find out where the blob is.
-const MAX_WAIT_FOR_ROUTE: Duration = Duration::from_secs(2);
+const MAX_WAIT_FOR_ROUTE: Duration = Duration::from_secs(1);
 /// The value of [`BlobState::size`] while it is not known.
 const UNKNOWN: u64 = u64::MAX;
 

@@ -1,6 +1,6 @@
 //! What the client can be told.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     backoff::RetryPolicy,
@@ -40,7 +40,7 @@ pub struct RegistryConfig {
 }
 
 /// The settings of one host.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct HostConfig {
     /// The scheme, where the rule (http for loopback hosts, https for others) does not fit.
     pub scheme: Option<Scheme>,
@@ -101,6 +101,16 @@ impl Default for RegistryConfig {
     }
 }
 
+// === impl HostConfig ===
+
+impl fmt::Debug for HostConfig {
+    /// Headers are often keys: only their names are shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
+        f.debug_struct("HostConfig").field("scheme", &self.scheme).field("headers", &names).finish()
+    }
+}
+
 // === impl Scheme ===
 
 impl Scheme {
@@ -110,5 +120,23 @@ impl Scheme {
             Self::Http => "http",
             Self::Https => "https",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credentials::{Credentials, Secret, StaticCredentials};
+
+    #[test]
+    fn settings_can_be_logged_without_showing_secrets() {
+        let mut config = RegistryConfig::anonymous();
+        let headers = vec![("X-Key".to_owned(), "planted".to_owned())];
+        config.hosts.insert("example.com".into(), HostConfig { headers, scheme: None });
+        let password = Credentials::Password { username: "me".into(), password: Secret::new("planted") };
+        let hosts = vec![("example.com".to_owned(), password)];
+        config.credentials.push(Arc::new(StaticCredentials { hosts }));
+        let shown = format!("{config:?}");
+        assert!(shown.contains("X-Key") && !shown.contains("planted"), "{shown}");
     }
 }

@@ -142,7 +142,8 @@ impl RangeReader {
     }
 
     async fn failed(&mut self, failure: Failure) -> Result<(), SourceError> {
-        if failure.retry == Retry::Doubtful {
+        // A target that failed once may be tried again, one that failed twice may be better elsewhere.
+        if failure.retry == Retry::Doubtful || !self.backoff.is_fresh() {
             self.blob.distrust();
         }
         self.backoff.again(failure, &self.endpoint.counters).await.map_err(|mut error| {

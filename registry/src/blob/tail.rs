@@ -50,7 +50,7 @@ impl RemoteBlob {
                 Ok(found) => return self.finish_tail(found, len).await,
                 Err(failure) => failure,
             };
-            if failure.retry == Retry::Doubtful {
+            if failure.retry == Retry::Doubtful || !backoff.is_fresh() {
                 self.distrust();
             }
             backoff.again(failure, &endpoint.counters).await.map_err(|mut error| {

@@ -6,6 +6,7 @@ mod auth;
 mod classes;
 mod faults;
 mod images;
+mod judge;
 mod origin;
 mod push;
 mod ranges;
