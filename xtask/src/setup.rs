@@ -56,6 +56,22 @@ pub(crate) fn packages() -> Result<()> {
         println!("all there");
         return Ok(());
     }
+    install(&missing)
+}
+
+/// Installs one more package, which only some tasks need.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn ensure_package(package: &str, why: &str) -> Result<()> {
+    if installed(package) {
+        return Ok(());
+    }
+    println!("{package} is needed {why}");
+    install(&[package])
+}
+
+fn install(missing: &[&str]) -> Result<()> {
     println!("missing: {}", missing.join(" "));
     if !Uid::effective().is_root() {
         bail!("install them first: apt-get install {}", missing.join(" "));
@@ -63,7 +79,7 @@ pub(crate) fn packages() -> Result<()> {
     shell::run(shell::command("apt-get", &["update", "-qq"]).stdout(Stdio::null()))?;
     shell::run(
         shell::command("apt-get", &["install", "-y", "-qq", "--no-install-recommends"])
-            .args(&missing)
+            .args(missing)
             .env("DEBIAN_FRONTEND", "noninteractive")
             .stdout(Stdio::null()),
     )

@@ -1,0 +1,141 @@
+//! One cold start: fresh containerd, fresh `starlingd`, pull, run, wait for the program.
+
+use std::{
+    fmt,
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use testkit::{
+    peers::{
+        containerd::{Containerd, Plugin},
+        starlingd::Starlingd,
+    },
+    scratch::mounts_below,
+};
+
+use super::images::Images;
+
+/// How the image gets to the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// containerd's overlayfs snapshotter: every layer is downloaded and unpacked first.
+    FullPull,
+    /// Starling.
+    Lazy,
+}
+
+/// What one cold start took, from the request to pull.
+#[derive(Debug, Clone)]
+pub(crate) struct Sample {
+    pub(crate) kind: Kind,
+    /// Until the pull was done.
+    pub(crate) pulled: Duration,
+    /// Until the program was ready.
+    pub(crate) ready: Duration,
+    /// Bytes that the registry had sent by then.
+    pub(crate) bytes: u64,
+    /// Requests that the registry had answered by then.
+    pub(crate) requests: u64,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::FullPull => "full pull",
+            Self::Lazy => "starling",
+        })
+    }
+}
+
+impl fmt::Display for Sample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:<9}  pulled {:5.2} s  ready {:5.2} s  {:6.1} MB in {} requests",
+            self.kind.to_string(),
+            self.pulled.as_secs_f64(),
+            self.ready.as_secs_f64(),
+            self.bytes as f64 / 1e6,
+            self.requests
+        )
+    }
+}
+
+/// Pulls and runs the image once with nothing kept from earlier runs.
+///
+/// # Errors
+/// Something does not start, or the program ends without the line that means it is ready.
+pub(crate) fn cold_start(scratch: &Path, images: &Images, kind: Kind, line: Option<&str>) -> Result<Sample> {
+    let dir = tempfile::Builder::new().prefix("run-").tempdir_in(scratch)?;
+    let (daemon, snapshotter, reference) = match kind {
+        Kind::FullPull => (None, "overlayfs", images.plain()),
+        Kind::Lazy => {
+            let daemon = Starlingd::start(&images.starlingd(), &dir.path().join("starling"), "")?;
+            (Some(daemon), "starling", images.estargz())
+        }
+    };
+    let plugin: Option<Plugin> = daemon.as_ref().map(|daemon| daemon.plugin(snapshotter));
+    let containerd = Containerd::start(&dir.path().join("containerd"), plugin.as_ref())?;
+    drop_page_cache();
+    images.registry.clear_requests();
+    let asked = Instant::now();
+    containerd.ctr(&["images", "pull", "--plain-http", "--snapshotter", snapshotter, &reference])?;
+    let pulled = asked.elapsed();
+    run_until_ready(&containerd, snapshotter, &reference, line)?;
+    let ready = asked.elapsed();
+    let bytes = images.registry.bytes_sent();
+    let requests = images.registry.requests().len() as u64;
+    containerd.ctr(&["containers", "delete", "demo"])?;
+    drop(containerd);
+    drop(daemon);
+    for mount in mounts_below(dir.path()) {
+        nix::mount::umount2(&mount, nix::mount::MntFlags::MNT_DETACH)
+            .with_context(|| format!("unmount {}", mount.display()))?;
+    }
+    Ok(Sample { kind, pulled, ready, bytes, requests })
+}
+
+/// Runs the image's command; returns when it prints `line`, or when it ends if there is none to wait for.
+fn run_until_ready(
+    containerd: &Containerd,
+    snapshotter: &str,
+    reference: &str,
+    line: Option<&str>,
+) -> Result<()> {
+    let mut child = containerd
+        .ctr_command()
+        .args(["run", "--snapshotter", snapshotter, reference, "demo"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("run the image")?;
+    let output = BufReader::new(child.stdout.take().context("the run's output")?);
+    let mut seen = false;
+    for text in output.lines() {
+        if line.is_some_and(|line| text.as_deref().is_ok_and(|text| text.contains(line))) {
+            seen = true;
+            break;
+        }
+    }
+    if line.is_some() && !seen {
+        bail!("the program ended without the line {line:?}");
+    }
+    if seen {
+        containerd.try_ctr(&["tasks", "kill", "--signal", "SIGKILL", "demo"])?;
+        child.wait()?;
+        containerd.try_ctr(&["tasks", "delete", "--force", "demo"])?;
+        return Ok(());
+    }
+    let status = child.wait()?;
+    ensure!(status.success(), "the program ended with {status}");
+    Ok(())
+}
+
+/// A cold start reads from the disk what it reads.
+fn drop_page_cache() {
+    nix::unistd::sync();
+    let _ = std::fs::write("/proc/sys/vm/drop_caches", "3");
+}
