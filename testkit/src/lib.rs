@@ -11,5 +11,6 @@ pub mod registry;
 pub mod requires;
 pub mod sample_image;
 pub mod scratch;
+pub mod tree_compare;
 
 pub use registry::{Auth, Fault, On, Redirect, RegistryOptions, Shaping, TestRegistry};

@@ -9,6 +9,7 @@ mod connection;
 mod directories;
 mod fixture;
 mod memory;
+mod model;
 mod nodes;
 mod overlay;
 mod reading;
