@@ -15,3 +15,4 @@ mod overlay;
 mod reading;
 mod refused;
 mod staleness;
+mod warm;
