@@ -33,7 +33,7 @@ pub enum Failure {
     #[error(transparent)]
     Index(#[from] IndexError),
     /// The bytes could not be had, or were not the right ones.
-    #[error("{0}")]
+    #[error("the bytes of a file cannot be had")]
     Read(#[source] Cause),
     /// Fewer bytes came than the file has: handing them on would make the kernel shorten the file.
     #[error("read gave {got} bytes of {wanted}")]

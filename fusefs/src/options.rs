@@ -12,8 +12,8 @@ pub struct MountOptions {
     pub read_ahead_kb: u32,
     /// Number of threads that take requests. Cached reads are answered on them.
     pub threads: usize,
-    /// Longest time after which a read that the store has not answered fails with EIO. The store bounds reads itself;
-    /// this is the bound that holds whatever it does.
+    /// Longest time after which a read that the store has not answered fails with EIO. The store bounds reads itself,
+    /// with a shorter time (`StoreConfig::read_timeout`); this is the bound that holds whatever it does.
     pub read_deadline: Duration,
 }
 
@@ -34,7 +34,7 @@ impl Default for MountOptions {
             opaque: OpaqueForm::Trusted,
             read_ahead_kb: 1024,
             threads: 4,
-            read_deadline: Duration::from_secs(300),
+            read_deadline: Duration::from_secs(90),
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::{ops::ControlFlow, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
-use estargz::{Kind, NodeId};
+use estargz::{Entry, Kind, Node, NodeId};
 
 use crate::Failure;
 
@@ -79,6 +79,26 @@ pub struct Attributes {
     pub parent: NodeId,
 }
 
+// === impl Attributes ===
+
+impl From<Node<'_>> for Attributes {
+    /// What an index says of a node.
+    fn from(node: Node<'_>) -> Self {
+        Self {
+            kind: node.kind(),
+            perm: node.perm(),
+            uid: node.uid(),
+            gid: node.gid(),
+            nlink: node.nlink(),
+            rdev: (node.rdev_major(), node.rdev_minor()),
+            size: node.size(),
+            mtime: node.mtime(),
+            opaque: node.is_opaque(),
+            parent: node.parent(),
+        }
+    }
+}
+
 /// A name in a directory.
 #[derive(Debug, Clone, Copy)]
 pub struct Listed<'a> {
@@ -90,6 +110,15 @@ pub struct Listed<'a> {
     pub kind: Kind,
     /// Where to go on after this entry; at least 1, rising, and the same in every listing.
     pub position: u64,
+}
+
+// === impl Listed ===
+
+impl<'a> From<Entry<'a>> for Listed<'a> {
+    /// What an index lists.
+    fn from(entry: Entry<'a>) -> Self {
+        Self { name: entry.name, node: entry.node, kind: entry.kind, position: entry.position }
+    }
 }
 
 /// Size of a layer.

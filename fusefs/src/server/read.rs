@@ -5,6 +5,7 @@
 
 use std::{
     cell::RefCell,
+    error::Error,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Instant,
 };
@@ -125,11 +126,17 @@ impl Shared {
             node = %piece.file,
             offset = piece.offset,
             len = piece.len,
-            error = %failure,
+            error = %with_causes(failure),
             "read of a layer failed",
         );
         self.errno(failure)
     }
+}
+
+/// An error and what it was caused by, in one line.
+fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
 }
 
 /// A wait that is counted however it ends, also when the runtime drops the task.

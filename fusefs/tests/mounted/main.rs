@@ -5,6 +5,7 @@
 // Everything here is test code, also what clippy does not see as a test function.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod blob;
 mod connection;
 mod directories;
 mod fixture;
@@ -15,4 +16,5 @@ mod overlay;
 mod reading;
 mod refused;
 mod staleness;
+mod trees;
 mod warm;
