@@ -1,5 +1,5 @@
 //! containerd's own metadata store in front of the service: its side of the remote protocol, and its garbage collection.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 #[path = "remote_protocol/fake.rs"]
 #[allow(dead_code)]

@@ -2,6 +2,7 @@
 //!
 //! The program under test is that of the variable `STARLINGD` (with the configuration file `SUITE_CONFIG`, if it is set),
 //! or else the example `ordinary`, the same service without remote layers.
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::{
     path::{Path, PathBuf},
