@@ -35,8 +35,14 @@ use layer::{Outcome, Workshop};
 use origin::Origin;
 use pool::Pool;
 use report::{Report, short};
+pub(crate) use rewrite::TOC_DIGEST;
 use rewrite::{Task, Writer, task};
 use target::Target;
+
+/// A chunk is held in memory several times for each thread while it is compressed.
+const CHUNK_SIZES: std::ops::RangeInclusive<u64> = 4096..=64 << 20;
+/// Reading a file from a shared piece means to decompress what comes before it.
+const MAX_PACK: u64 = 16 << 20;
 
 /// Convert an image so that it can be pulled lazily.
 ///
@@ -58,11 +64,11 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = Level::default().get(), value_parser = clap::value_parser!(u8).range(1..=12))]
     level: u8,
     /// The longest chunk of a file, in bytes.
-    #[arg(long, value_name = "BYTES", default_value_t = Options::default().chunk_size)]
+    #[arg(long, value_name = "BYTES", default_value = "4194304", value_parser = parse_chunk_size)]
     chunk_size: NonZeroU64,
     /// Let small files share compressed pieces of this many bytes: a smaller image, but stargz-snapshotter before
     /// 0.13 cannot read it.
-    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    #[arg(long, value_name = "BYTES", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=MAX_PACK))]
     pack: u64,
     /// A file that lists paths, one on a line, which are fetched first, in this order.
     #[arg(long, value_name = "FILE")]
@@ -262,6 +268,14 @@ fn stop_on_signal(runtime: &Runtime) -> Arc<AtomicBool> {
     flag
 }
 
-fn parse_platform(text: &str) -> Result<Platform, String> {
+/// A platform on the command line.
+pub(crate) fn parse_platform(text: &str) -> Result<Platform, String> {
     Platform::parse(text).ok_or_else(|| format!("{text:?} is not of the form os/arch[/variant]"))
+}
+
+fn parse_chunk_size(text: &str) -> Result<NonZeroU64, String> {
+    let size = text.parse().ok().and_then(NonZeroU64::new).filter(|size| CHUNK_SIZES.contains(&size.get()));
+    size.ok_or_else(|| {
+        format!("{text:?} is not a number of bytes from {} to {}", CHUNK_SIZES.start(), CHUNK_SIZES.end())
+    })
 }

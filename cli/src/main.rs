@@ -4,6 +4,7 @@
 //! `--json`), progress and messages to standard error.
 
 mod convert;
+mod inspect;
 mod progress;
 
 use std::process::ExitCode;
@@ -22,11 +23,13 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Convert(convert::Args),
+    Inspect(inspect::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Convert(args) => convert::run(args),
+        Command::Inspect(args) => inspect::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,8 +12,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use estargz::{
-    Digest, Sha256,
-    write::{Assembler, Compressor, Options, Plan, PlanError, TarError},
+    Digest, Sha256, footer,
+    toc::build_index,
+    write::{Assembler, Compressor, Finished, Options, Plan, PlanError, TarError},
 };
 
 use super::pool::{Packed, Pool};
@@ -90,6 +91,9 @@ impl Workshop {
             target.write_all(&member.bytes).context("cannot write the converted layer")
         })?;
         let finished = assembler.finish(&mut Compressor::new(self.pool.level()))?;
+        if let Some(reason) = unreadable(&finished) {
+            return Ok(Outcome::Plain(reason));
+        }
         target.write_all(&finished.tail).context("cannot write the converted layer")?;
         Ok(Outcome::Converted(Converted {
             digest: target.hasher.finish(),
@@ -162,6 +166,23 @@ impl Compression {
 /// A zstd frame that carries no data (RFC 8878, 3.1.2), with which zstd:chunked blobs may start.
 fn is_skippable_frame(start: &[u8]) -> bool {
     matches!(start, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
+}
+
+/// Why our own reader would refuse a layer just written: it has limits that archives do not have.
+fn unreadable(finished: &Finished) -> Option<String> {
+    let tail = finished.tail.as_slice();
+    let place = finished.blob_size.checked_sub(tail.len() as u64)?;
+    let footer = footer::parse(tail.get(tail.len().saturating_sub(footer::MAX_LEN)..)?, finished.blob_size);
+    let built = footer.map_err(|error| error.to_string()).and_then(|footer| {
+        let section = tail.len().saturating_sub(usize::try_from(footer.len).unwrap_or(0));
+        let section = tail.get(..section).unwrap_or_default();
+        build_index(section, place, finished.blob_size).map_err(|error| error.to_string())
+    });
+    match built {
+        Ok(built) if built.toc_digest == finished.toc_digest => None,
+        Ok(_) => Some("its table of contents does not come back as it was written".to_owned()),
+        Err(reason) => Some(reason),
+    }
 }
 
 struct HashingReader<'a, R> {

@@ -20,7 +20,7 @@ use super::{
 };
 
 /// The digest of a layer's table of contents, by which it can be pulled lazily.
-pub(super) const TOC_DIGEST: &str = "containerd.io/snapshot/stargz/toc.digest";
+pub(crate) const TOC_DIGEST: &str = "containerd.io/snapshot/stargz/toc.digest";
 /// Bytes of the uncompressed layer; podman needs it to save and push a lazily pulled image.
 const UNCOMPRESSED_SIZE: &str = "io.containers.estargz.uncompressed-size";
 /// Annotations about the old form of a layer.

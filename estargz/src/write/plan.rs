@@ -15,11 +15,8 @@ use super::{
     piece::Pieces,
     tar::{Extent, Header, Item, Kind, Member, TarError, Walker, header_blocks, padding},
 };
+use crate::limits;
 use tree::Tree;
-
-/// The longest path that Linux takes (`PATH_MAX`), and the longest name in it (`NAME_MAX`).
-const MAX_PATH: usize = 4096;
-const MAX_NAME: usize = 255;
 
 /// Why a layer cannot be an eStargz layer. It can still be used as it is.
 #[derive(Debug, thiserror::Error)]
@@ -229,7 +226,8 @@ impl Entry {
     /// The cleaned name: components between single slashes, the root being empty.
     fn path(&self) -> Result<String, PlanError> {
         let path = clean(&text(&self.header.name));
-        let too_long = path.split('/').any(|name| name.len() > MAX_NAME) || path.len() > MAX_PATH;
+        let too_long =
+            path.split('/').any(|name| name.len() > limits::NAME_LEN) || path.len() > limits::PATH_LEN;
         if too_long { Err(out_of_range(&self.header, "name")) } else { Ok(path) }
     }
 
@@ -312,13 +310,12 @@ fn check_text(header: &Header) -> Result<(), PlanError> {
 }
 
 fn check_ranges(header: &Header) -> Result<(), PlanError> {
-    // (uid_t)-1 and (gid_t)-1 mean "do not change" to chown.
     let limits = [
         ("mode", header.mode, u64::from(u32::MAX)),
-        ("user id", header.uid, u64::from(u32::MAX) - 1),
-        ("group id", header.gid, u64::from(u32::MAX) - 1),
-        ("device number", header.dev_major, u64::from(u32::MAX)),
-        ("device number", header.dev_minor, u64::from(u32::MAX)),
+        ("user id", header.uid, limits::ID.into()),
+        ("group id", header.gid, limits::ID.into()),
+        ("device number", header.dev_major, u32::MAX.into()),
+        ("device number", header.dev_minor, u32::MAX.into()),
         ("size", header.size, i64::MAX as u64),
     ];
     match limits.into_iter().find(|(_, value, limit)| value > limit) {
