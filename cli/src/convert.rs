@@ -30,7 +30,10 @@ use parking_lot::Mutex;
 use registry::{Descriptor, Platform, RegistryClient, RegistryConfig};
 use tokio::runtime::Runtime;
 
-use crate::progress::{Progress, human};
+use crate::{
+    output,
+    progress::{Progress, human},
+};
 use layer::{Outcome, Workshop};
 use origin::Origin;
 use pool::Pool;
@@ -122,12 +125,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let origin = Origin::open(&args.source, &client, runtime.handle().clone())?;
     let target = Target::open(&args.target, &client, runtime.handle().clone())?;
     let report = convert_image(&args, &origin, &target, &workshop, threads, start)?;
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        report.lines().iter().for_each(|line| println!("{line}"));
-    }
-    Ok(())
+    if args.json { output::print_json(&report) } else { output::print(&report.lines().join("\n")) }
 }
 
 fn convert_image(
@@ -221,17 +219,10 @@ fn convert_file(args: &Args, workshop: &Workshop) -> Result<()> {
             file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
             file.persist(&args.target).with_context(|| format!("cannot write {}", args.target))?;
             if args.json {
-                println!("{}", serde_json::to_string_pretty(&converted)?);
+                output::print_json(&converted)
             } else {
-                println!("digest      {}", converted.digest);
-                println!("toc digest  {}", converted.toc_digest);
-                println!("diff id     {}", converted.diff_id);
-                println!(
-                    "size        {} ({} entries, {} chunks)",
-                    converted.size, converted.entries, converted.chunks
-                );
+                output::print(&converted.lines().join("\n"))
             }
-            Ok(())
         }
     }
 }

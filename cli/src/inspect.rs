@@ -13,9 +13,10 @@ use estargz::Digest;
 use registry::{OciLayout, Platform, RegistryClient, RegistryConfig, open_image};
 use serde::Serialize;
 
-use crate::progress::human;
+use crate::{output, progress::human};
 use blob::Blob;
-use layer::{Expected, LayerInfo};
+use layer::{Expected, LayerInfo, TocInfo};
+use table::FileInfo;
 
 /// Show what an image's layers are made of, and whether they can be pulled lazily.
 ///
@@ -57,17 +58,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     } else {
         inspect_image(&args).with_context(|| format!("cannot inspect {}", args.image))?
     };
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&inspection)?);
-        return Ok(());
-    }
-    if let Some(digest) = inspection.digest {
-        println!("image {digest}");
-    }
-    for (number, layer) in inspection.layers.iter().enumerate() {
-        print_layer(number + 1, layer);
-    }
-    Ok(())
+    if args.json { output::print_json(&inspection) } else { output::print(&inspection.lines().join("\n")) }
 }
 
 fn inspect_image(args: &Args) -> Result<Inspection> {
@@ -90,47 +81,58 @@ fn inspect_image(args: &Args) -> Result<Inspection> {
     Ok(Inspection { digest: Some(document.digest), layers: layers.collect::<Result<_>>()? })
 }
 
-fn print_layer(number: usize, layer: &LayerInfo) {
+// === impl Inspection ===
+
+impl Inspection {
+    fn lines(&self) -> Vec<String> {
+        let image = self.digest.map(|digest| format!("image {digest}"));
+        let layers = self.layers.iter().enumerate();
+        image.into_iter().chain(layers.flat_map(|(number, layer)| layer_lines(number + 1, layer))).collect()
+    }
+}
+
+fn layer_lines(number: usize, layer: &LayerInfo) -> Vec<String> {
     let digest = layer.digest.map_or_else(String::new, |digest| format!("  {digest}"));
     let lazy = if layer.lazy { "lazy" } else { "not lazy" };
-    println!("layer {number}{digest}  {}  {lazy}", human(layer.size));
-    if let Some(reason) = &layer.reason {
-        println!("  reason      {reason}");
-    }
+    let mut lines = vec![format!("layer {number}{digest}  {}  {lazy}", human(layer.size))];
+    lines.extend(layer.reason.iter().map(|reason| format!("  reason      {reason}")));
     if let Some(toc) = &layer.toc {
-        println!(
-            "  footer      {}, table of contents of {} at byte {}",
-            toc.footer,
-            human(toc.compressed),
-            toc.offset
-        );
-        println!("  toc digest  {}", toc.digest);
-        let contents = &toc.contents;
-        println!(
-            "  entries     {}: {} files, {} directories, {} symlinks, {} hard links, {} others",
-            contents.entries,
-            contents.files,
-            contents.directories,
-            contents.symlinks,
-            contents.hard_links,
-            contents.others
-        );
-        println!(
-            "  content     {} in {} chunks of up to {}, {:.2} times the blob",
-            human(contents.bytes),
-            contents.chunks,
-            human(contents.longest_chunk),
-            contents.bytes as f64 / layer.size.max(1) as f64
-        );
-        match (&contents.landmark, contents.prefetch_bytes) {
-            (Some(landmark), Some(bytes)) => {
-                println!("  landmark    {landmark}, {} to be fetched first", human(bytes))
-            }
-            (Some(landmark), None) => println!("  landmark    {landmark}"),
-            (None, _) => println!("  landmark    none"),
+        toc_lines(toc, layer.size, &mut lines);
+    }
+    let file =
+        |file: &FileInfo| format!("  {:<8} {:>12} {:>12}  {}", file.kind, file.size, file.offset, file.name);
+    lines.extend(layer.files.iter().map(file));
+    lines
+}
+
+fn toc_lines(toc: &TocInfo, blob_size: u64, lines: &mut Vec<String>) {
+    let (compressed, contents) = (human(toc.compressed), &toc.contents);
+    lines.push(format!(
+        "  footer      {}, table of contents of {compressed} at byte {}",
+        toc.footer, toc.offset
+    ));
+    lines.push(format!("  toc digest  {}", toc.digest));
+    lines.push(format!(
+        "  entries     {}: {} files, {} directories, {} symlinks, {} hard links, {} others",
+        contents.entries,
+        contents.files,
+        contents.directories,
+        contents.symlinks,
+        contents.hard_links,
+        contents.others
+    ));
+    lines.push(format!(
+        "  content     {} in {} chunks of up to {}, {:.2} times the blob",
+        human(contents.bytes),
+        contents.chunks,
+        human(contents.longest_chunk),
+        contents.bytes as f64 / blob_size.max(1) as f64
+    ));
+    lines.push(match (contents.landmark, contents.prefetch_bytes) {
+        (Some(landmark), Some(bytes)) => {
+            format!("  landmark    {landmark}, {} to be fetched first", human(bytes))
         }
-    }
-    for file in &layer.files {
-        println!("  {:<8} {:>12} {:>12}  {}", file.kind, file.size, file.offset, file.name);
-    }
+        (Some(landmark), None) => format!("  landmark    {landmark}"),
+        (None, _) => "  landmark    none".to_owned(),
+    });
 }

@@ -5,6 +5,7 @@
 
 mod convert;
 mod inspect;
+mod output;
 mod progress;
 
 use std::process::ExitCode;

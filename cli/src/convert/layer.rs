@@ -63,6 +63,20 @@ enum Compression {
     None,
 }
 
+// === impl Converted ===
+
+impl Converted {
+    /// What to know about the layer, for people.
+    pub(super) fn lines(&self) -> Vec<String> {
+        vec![
+            format!("digest      {}", self.digest),
+            format!("toc digest  {}", self.toc_digest),
+            format!("diff id     {}", self.diff_id),
+            format!("size        {} bytes, {} entries, {} chunks", self.size, self.entries, self.chunks),
+        ]
+    }
+}
+
 // === impl Workshop ===
 
 impl Workshop {
