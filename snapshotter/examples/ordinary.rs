@@ -8,6 +8,7 @@ use clap::Parser;
 use snapshotter::{
     lazy::{FallBack, FallBackReason, LazyLayers, Owner, RemoteLayer, RemoteRequest, Unavailable, Usage},
     lock::RootLock,
+    metrics::Metrics,
     server,
     snapshots::{Snapshots, SnapshotsConfig, Storage},
 };
@@ -63,5 +64,5 @@ async fn main() -> anyhow::Result<()> {
     let stop = async move {
         terminate.recv().await;
     };
-    Ok(server::serve(listener, snapshots, stop).await?)
+    Ok(server::serve(listener, snapshots, Metrics::default(), stop).await?)
 }

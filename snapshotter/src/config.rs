@@ -34,7 +34,7 @@ pub struct Config {
     pub noprefetch: bool,
     /// Nothing is fetched but what is read or prefetched.
     pub no_background_fetch: bool,
-    /// Layers that are filled in the background at one time.
+    /// Requests that the background has in flight, of all layers together.
     pub max_concurrency: u64,
     /// How long something read early waits for its own Prepare.
     pub resolve_result_entry_ttl_sec: Seconds,
@@ -76,6 +76,8 @@ pub struct Resolver {
     pub request_timeout_sec: Seconds,
     /// Registries that are spoken to without TLS.
     pub insecure: Vec<String>,
+    /// PEM files with certificate authorities to trust beside the system's.
+    pub ca_files: Vec<String>,
     /// `[resolver.host]`
     pub host: Hosts,
 }
@@ -89,6 +91,12 @@ pub struct Store {
     pub decode_threads: u64,
     /// How long a read may wait before it fails.
     pub read_timeout_sec: Seconds,
+    /// Fewest compressed bytes that a missing byte asks for.
+    pub min_window: ByteSize,
+    /// Most compressed bytes that a missing byte asks for.
+    pub max_window: ByteSize,
+    /// Compressed bytes that the background asks for at once.
+    pub background_window: ByteSize,
 }
 
 /// Opening layers when containerd asks for them.
@@ -198,6 +206,27 @@ fn advice(nearest: Option<&str>) -> String {
     }
 }
 
+// === impl Loaded ===
+
+impl Loaded {
+    /// Logs what in the file does nothing.
+    pub fn log(&self) {
+        for Warning { line, key, why } in &self.warnings {
+            tracing::warn!(line, key, why, "a key of the configuration does nothing");
+        }
+        for (host, mirrors) in self.config.resolver.host.mirrored() {
+            let mirrors: Vec<_> =
+                mirrors.iter().map(|mirror| mirror.host.as_str()).filter(|name| *name != host).collect();
+            let mirrors = mirrors.join(", ");
+            tracing::warn!(
+                host,
+                mirrors,
+                "mirrors are not asked by this version: everything comes from the registry itself"
+            );
+        }
+    }
+}
+
 // === impl Config ===
 
 impl Default for Config {
@@ -212,19 +241,23 @@ impl Default for Config {
             metrics_address: String::new(),
             blob: Blob {
                 fetching_timeout_sec: Seconds(60),
-                max_retries: 5,
+                max_retries: 7,
                 min_wait_msec: Milliseconds(100),
-                max_wait_msec: Milliseconds(10_000),
+                max_wait_msec: Milliseconds(5_000),
             },
             resolver: Resolver {
                 request_timeout_sec: Seconds(30),
                 insecure: Vec::new(),
+                ca_files: Vec::new(),
                 host: Hosts::default(),
             },
             store: Store {
                 memory_budget: ByteSize(32 << 20),
                 decode_threads: 0,
-                read_timeout_sec: Seconds(120),
+                read_timeout_sec: Seconds(60),
+                min_window: ByteSize(128 << 10),
+                max_window: ByteSize(8 << 20),
+                background_window: ByteSize(4 << 20),
             },
             prepare: Prepare {
                 deadline_sec: Seconds(30),

@@ -2,8 +2,9 @@
 //!
 //! [`names`] is the one list of metrics. What happens in this crate (calls of containerd, Prepares) is counted here as
 //! it happens; what the other crates count is read from them at each scrape through [`Source`]. Labels have few values:
-//! never a digest, an image or a path.
+//! never a digest, an image or a path. A source may come later than the calls it goes with ([`Metrics::add_source`]).
 
+mod fuse;
 pub mod names;
 mod reference;
 mod rpc;
@@ -24,7 +25,8 @@ use crate::lazy::FallBackReason;
 
 pub use reference::reference;
 pub use rpc::CountRpcs;
-pub use scrape::{Sample, Samples, Source};
+use scrape::Sources;
+pub use scrape::{Samples, Source};
 
 /// All counters of the daemon.
 #[derive(Clone)]
@@ -34,6 +36,7 @@ pub struct Metrics {
     rpc_seconds: Family<[(&'static str, String); 1], Histogram>,
     prepares: Family<[(&'static str, String); 2], Counter>,
     open_seconds: Histogram,
+    sources: Sources,
 }
 
 /// What became of a Prepare that could have been lazy.
@@ -48,8 +51,13 @@ pub enum Prepared {
 // === impl Metrics ===
 
 impl Metrics {
-    /// Counters at zero; `sources` are asked at each scrape.
-    pub fn new(sources: Vec<Arc<dyn Source>>) -> Self {
+    /// From now on `source` is asked at each scrape.
+    pub fn add_source(&self, source: Arc<impl Source>) {
+        self.sources.write().push(source);
+    }
+
+    fn new() -> Self {
+        let sources = Sources::default();
         let mut registry = Registry::default();
         let rpcs = Family::default();
         let rpc_seconds = Family::new_with_constructor(rpc_histogram as fn() -> Histogram);
@@ -59,8 +67,8 @@ impl Metrics {
         register(&mut registry, &names::RPC_DURATION, rpc_seconds.clone());
         register(&mut registry, &names::PREPARES, prepares.clone());
         register(&mut registry, &names::LAYER_OPEN_DURATION, open_seconds.clone());
-        registry.register_collector(Box::new(scrape::Scrape::new(sources)));
-        Self { registry: Arc::new(registry), rpcs, rpc_seconds, prepares, open_seconds }
+        registry.register_collector(Box::new(scrape::Scrape::new(Arc::clone(&sources))));
+        Self { registry: Arc::new(registry), rpcs, rpc_seconds, prepares, open_seconds, sources }
     }
 
     /// A call of containerd ended.
@@ -89,6 +97,13 @@ impl Metrics {
         // A String takes any text, and the collectors only fail if it does not.
         let _ = text::encode(&mut page, &self.registry);
         page
+    }
+}
+
+impl Default for Metrics {
+    /// Counters at zero, without sources.
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -19,7 +19,12 @@ use nix::sys::{
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 
-use crate::{directories::remove_tree, service::SnapshotsService, snapshots::Snapshots};
+use crate::{
+    directories::remove_tree,
+    metrics::{CountRpcs, Metrics},
+    service::SnapshotsService,
+    snapshots::Snapshots,
+};
 
 /// Why nothing listens on an address.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +96,7 @@ fn listen(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
 pub async fn serve(
     listener: UnixListener,
     snapshots: Arc<Snapshots>,
+    metrics: Metrics,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     let leftovers = Arc::clone(&snapshots);
@@ -100,6 +106,7 @@ pub async fn serve(
         }
     });
     tonic::transport::Server::builder()
+        .layer(CountRpcs(metrics))
         .add_service(SnapshotsService::server(snapshots))
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)
         .await

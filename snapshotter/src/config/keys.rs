@@ -109,7 +109,7 @@ pub(super) static KEYS: &[Key] = &[
         "max_concurrency",
         1..=1024,
         |c| &mut c.max_concurrency,
-        "Layers that are filled in the background at one time.",
+        "Requests that the background has in flight, of all layers together.",
     ),
     bounded(
         "resolve_result_entry_ttl_sec",
@@ -150,20 +150,26 @@ pub(super) static KEYS: &[Key] = &[
         "resolver.request_timeout_sec",
         0..=86_400,
         |c| &mut c.resolver.request_timeout_sec,
-        "How long a registry may take to begin its answer to one request. 0: the default.",
+        "How long a registry may be silent, before its answer or within it. 0: the default.",
     ),
     works(
         "resolver.host",
         |c| &mut c.resolver.host,
-        "`[[resolver.host.\"<host>\".mirrors]]` with `host`, `insecure`, `request_timeout_sec` and `header`. A host with \
-         `insecure = true` is spoken to without TLS. Other hosts than the registry itself are not asked by this version; \
-         the daemon says so when it starts.",
+        "`[[resolver.host.\"<host>\".mirrors]]` with `host`, `insecure`, `request_timeout_sec` and `header`. An entry that \
+         names the registry itself works: `insecure = true` speaks to it without TLS, `header` is sent with every \
+         request. Other hosts are not asked by this version; the daemon says so when it starts.",
     ),
     own(
         "resolver.insecure",
         ANY,
         |c| &mut c.resolver.insecure,
         "Registries (`host` or `host:port`) that are spoken to without TLS. Loopback addresses always are.",
+    ),
+    own(
+        "resolver.ca_files",
+        ANY,
+        |c| &mut c.resolver.ca_files,
+        "PEM files with certificate authorities to trust beside the system's.",
     ),
     own(
         "store.memory_budget",
@@ -182,6 +188,25 @@ pub(super) static KEYS: &[Key] = &[
         UP_TO_A_DAY,
         |c| &mut c.store.read_timeout_sec,
         "How long a read of bytes that are not there yet may take before it fails with an I/O error.",
+    ),
+    own(
+        "store.min_window",
+        4 << 10..=1 << 30,
+        |c| &mut c.store.min_window,
+        "Fewest compressed bytes that a missing byte asks for. Between this and the next the size follows bandwidth, \
+         delay and the way a file is read.",
+    ),
+    own(
+        "store.max_window",
+        4 << 10..=1 << 30,
+        |c| &mut c.store.max_window,
+        "Most compressed bytes that a missing byte asks for.",
+    ),
+    own(
+        "store.background_window",
+        4 << 10..=1 << 30,
+        |c| &mut c.store.background_window,
+        "Compressed bytes that the background asks for at once.",
     ),
     own(
         "prepare.deadline_sec",

@@ -33,6 +33,14 @@ impl Hosts {
         self.0.values().flatten().filter(|mirror| mirror.insecure).map(|mirror| mirror.host.as_str())
     }
 
+    /// Headers of the entries by which a host names itself.
+    pub fn own_headers(&self) -> impl Iterator<Item = (&str, &BTreeMap<String, Vec<String>>)> {
+        self.0.iter().flat_map(|(host, mirrors)| {
+            let own = mirrors.iter().filter(move |mirror| mirror.host == *host);
+            own.map(move |mirror| (host.as_str(), &mirror.header))
+        })
+    }
+
     /// Hosts that have a mirror other than themselves.
     pub fn mirrored(&self) -> impl Iterator<Item = (&str, &[Mirror])> {
         let real =

@@ -139,6 +139,29 @@ pub const REGISTRY_REDIRECTS: Metric = counter(
     &["host"],
     "Redirects that a registry sent and that were followed",
 );
+/// What the kernel asks.
+pub const FUSE_REQUESTS: Metric = counter(
+    "starling_fuse_requests",
+    "requests",
+    &["operation"],
+    "Requests of the kernel for lazy layers; what it has cached it does not ask for",
+);
+/// What it gets.
+pub const FUSE_READ_BYTES: Metric =
+    counter("starling_fuse_read_bytes", "bytes", &[], "Bytes of files handed to the kernel");
+/// What it does not get.
+pub const FUSE_ERRORS: Metric =
+    counter("starling_fuse_errors", "requests", &[], "Requests of the kernel that failed with an I/O error");
+/// Who waits.
+pub const FUSE_WAITING: Metric =
+    gauge("starling_fuse_waiting_reads", "reads", &[], "Reads that wait for bytes to be fetched right now");
+/// How long they waited.
+pub const FUSE_WAITED: Metric = counter(
+    "starling_fuse_waited_milliseconds",
+    "milliseconds",
+    &[],
+    "Sum of the time that reads waited for bytes to be fetched",
+);
 /// Descriptors.
 pub const OPEN_FDS: Metric =
     gauge("process_open_fds", "descriptors", &[], "Open file descriptors of the daemon");
@@ -179,6 +202,11 @@ pub const ALL: &[&Metric] = &[
     &REGISTRY_UNAUTHORIZED,
     &REGISTRY_TOKENS,
     &REGISTRY_REDIRECTS,
+    &FUSE_REQUESTS,
+    &FUSE_READ_BYTES,
+    &FUSE_ERRORS,
+    &FUSE_WAITING,
+    &FUSE_WAITED,
     &OPEN_FDS,
     &RESIDENT_MEMORY,
     &ANONYMOUS_MEMORY,

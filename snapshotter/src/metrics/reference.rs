@@ -9,7 +9,8 @@ const HEAD: &str = "# Metrics of `starlingd`
 <!-- Generated from snapshotter/src/metrics/names.rs; `UPDATE_DOCS=1 cargo test -p snapshotter` writes it anew. -->
 
 The daemon serves them in Prometheus' text format at `/metrics` on the admin socket, and by HTTP on `metrics_address` if
-the configuration sets it. Counters start at zero with the daemon. No label has a value that an image chooses.
+the configuration sets it. Counters start at zero with the daemon. No label holds a digest, an image or a path; `host` is a
+registry that images are pulled from.
 
 | name | type | unit | labels | meaning |
 |---|---|---|---|---|

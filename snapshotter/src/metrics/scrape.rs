@@ -8,6 +8,8 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 
+use parking_lot::RwLock;
+
 use super::names::{Kind, Metric};
 
 /// Something that knows values of metrics.
@@ -16,13 +18,14 @@ pub trait Source: Send + Sync + 'static {
     fn sample(&self, samples: &mut Samples);
 }
 
+/// Those who are asked.
+pub(super) type Sources = Arc<RwLock<Vec<Arc<dyn Source>>>>;
+
 /// One value of a metric.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sample {
-    /// The values of the metric's labels, in their order.
-    pub labels: Vec<String>,
-    /// The value.
-    pub value: u64,
+struct Sample {
+    labels: Vec<String>,
+    value: u64,
 }
 
 /// Values of several metrics.
@@ -31,7 +34,7 @@ pub struct Samples(Vec<(&'static Metric, Vec<Sample>)>);
 
 /// Asks all sources.
 pub(super) struct Scrape {
-    sources: Vec<Arc<dyn Source>>,
+    sources: Sources,
 }
 
 // === impl Samples ===
@@ -53,7 +56,7 @@ impl Samples {
 // === impl Scrape ===
 
 impl Scrape {
-    pub(super) fn new(sources: Vec<Arc<dyn Source>>) -> Self {
+    pub(super) fn new(sources: Sources) -> Self {
         Self { sources }
     }
 }
@@ -61,7 +64,7 @@ impl Scrape {
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut samples = Samples::default();
-        self.sources.iter().for_each(|source| source.sample(&mut samples));
+        self.sources.read().iter().for_each(|source| source.sample(&mut samples));
         for (metric, samples) in samples.0.iter().filter(|(_, samples)| !samples.is_empty()) {
             let kind = if metric.kind == Kind::Counter { MetricType::Counter } else { MetricType::Gauge };
             let mut family = encoder.encode_descriptor(metric.name, metric.help, None, kind)?;
@@ -90,6 +93,6 @@ fn encode(metric: &Metric, value: u64, encoder: MetricEncoder<'_>) -> fmt::Resul
 
 impl fmt::Debug for Scrape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scrape").field("sources", &self.sources.len()).finish()
+        f.debug_struct("Scrape").field("sources", &self.sources.read().len()).finish()
     }
 }

@@ -28,7 +28,9 @@ impl Source for Everything {
 
 #[test]
 fn a_scrape_shows_exactly_the_metrics_of_the_list() {
-    let metrics = Metrics::new(vec![Arc::new(Everything), Arc::new(Process::start())]);
+    let metrics = Metrics::default();
+    metrics.add_source(Arc::new(Everything));
+    metrics.add_source(Arc::new(Process::start()));
     metrics.rpc("Prepare", "OK", Duration::from_millis(3));
     metrics.prepared(Prepared::Lazy);
     metrics.prepared(Prepared::FellBack(FallBackReason::NotEstargz));
@@ -51,7 +53,7 @@ fn a_scrape_shows_exactly_the_metrics_of_the_list() {
 
 #[tokio::test]
 async fn calls_are_counted_by_method_and_code() {
-    let metrics = Metrics::new(Vec::new());
+    let metrics = Metrics::default();
     let answer = |request: tonic::codegen::http::Request<()>| async move {
         let builder = tonic::codegen::http::Response::builder();
         let failed = request.uri().path().ends_with("Stat");

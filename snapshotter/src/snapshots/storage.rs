@@ -3,13 +3,15 @@
 use std::{
     collections::BTreeSet,
     io,
+    ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
 use crate::{
     directories::Directories,
     error::SnapshotError,
-    lazy::RemoteLayer,
+    filters::Filters,
+    lazy::{Labels, RemoteLayer},
     metadata::{self, Metadata},
     overlay::{self, Unsuitable},
 };
@@ -71,6 +73,19 @@ impl Storage {
     /// The database failed.
     pub fn remote_layers(&self) -> Result<BTreeSet<RemoteLayer>, SnapshotError> {
         self.metadata.view()?.remote_layers()
+    }
+
+    /// Every snapshot of a remote layer, with its labels: what a start makes the layers readable from.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub fn remote_snapshots(&self) -> Result<Vec<(RemoteLayer, Labels)>, SnapshotError> {
+        let mut snapshots = Vec::new();
+        self.metadata.view()?.walk(&Filters::default(), |_, record| {
+            snapshots.extend(record.remote.map(|layer| (layer, record.labels)));
+            ControlFlow::Continue(())
+        })?;
+        Ok(snapshots)
     }
 
     /// Directories that belong to no snapshot. They are the caller's: nothing will ever use them again.

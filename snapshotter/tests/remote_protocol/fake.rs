@@ -22,6 +22,7 @@ use proto::{
 };
 use snapshotter::{
     lazy::{FallBack, FallBackReason, LazyLayers, Owner, RemoteLayer, RemoteRequest, Unavailable, Usage},
+    metrics::Metrics,
     server,
     snapshots::{Snapshots, SnapshotsConfig, Storage, TARGET_LABEL},
 };
@@ -237,7 +238,9 @@ async fn serve(
     let listener = server::bind(&address).unwrap();
     let stop = Arc::clone(stop);
     let server = tokio::spawn(async move {
-        server::serve(listener, snapshots, async move { stop.notified().await }).await.unwrap();
+        server::serve(listener, snapshots, Metrics::default(), async move { stop.notified().await })
+            .await
+            .unwrap();
     });
     let connect = move |_: Uri| {
         let address = address.clone();

@@ -1,0 +1,80 @@
+//! What people can ask a running daemon: HTTP with JSON on a unix socket that only its user may connect to.
+//!
+//! `/status` is a [`Status`], `/metrics` Prometheus' text, `/healthz` says `ok` while the daemon answers. Nothing here
+//! changes anything. `metrics_address` serves `/metrics` alone, by TCP.
+
+mod status;
+
+use std::{future::Future, io, sync::Arc};
+
+use axum::{
+    Json, Router,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use tokio::net::{TcpListener, UnixListener};
+
+pub use status::{
+    FilesStatus, ImageLayerStatus, ImageStatus, LayerStatus, MemoryStatus, OutcomeStatus, RegistryStatus,
+    Status,
+};
+
+use crate::metrics::Metrics;
+
+/// The name of the admin socket, in the directory of the socket for containerd.
+pub const SOCKET_NAME: &str = "admin.sock";
+
+/// Makes a status when somebody asks.
+pub type Reporter = Arc<dyn Fn() -> Status + Send + Sync>;
+
+/// Serves the admin socket until `shutdown` is ready. `metrics` are none if the configuration says so.
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve(
+    listener: UnixListener,
+    reporter: Reporter,
+    metrics: Option<Metrics>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let status = move || {
+        let reporter = Arc::clone(&reporter);
+        async move {
+            match tokio::task::spawn_blocking(move || reporter()).await {
+                Ok(status) => Json(status).into_response(),
+                Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+            }
+        }
+    };
+    let router = Router::new().route("/status", get(status)).route("/healthz", get(|| async { "ok\n" }));
+    axum::serve(listener, router.merge(pages(metrics))).with_graceful_shutdown(shutdown).await
+}
+
+/// Serves `/metrics` by TCP until `shutdown` is ready.
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve_metrics(
+    listener: TcpListener,
+    metrics: Metrics,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    axum::serve(listener, pages(Some(metrics))).with_graceful_shutdown(shutdown).await
+}
+
+fn pages(metrics: Option<Metrics>) -> Router {
+    const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let page = move || {
+        let metrics = metrics.clone();
+        async move {
+            match metrics {
+                Some(metrics) => ([(header::CONTENT_TYPE, TEXT)], metrics.text()).into_response(),
+                None => {
+                    (StatusCode::NOT_FOUND, "no_prometheus is set in the configuration\n").into_response()
+                }
+            }
+        }
+    };
+    Router::new().route("/metrics", get(page))
+}

@@ -1,0 +1,154 @@
+//! The answer to `/status`, as the daemon writes and `starling status` reads it. Fields are only ever added.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// A running daemon.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Its version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// Where it keeps everything.
+    pub root: PathBuf,
+    /// The socket on which containerd is served.
+    pub address: PathBuf,
+    /// What it takes of memory.
+    pub memory: MemoryStatus,
+    /// Its layers, by key.
+    pub layers: Vec<LayerStatus>,
+    /// What became of images that were pulled, the latest first.
+    pub images: Vec<ImageStatus>,
+    /// What was asked of registries, by host.
+    pub registries: Vec<RegistryStatus>,
+    /// Configuration keys that do nothing, with the reason.
+    pub ignored_configuration: Vec<String>,
+}
+
+/// Memory of the daemon in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MemoryStatus {
+    /// All resident pages.
+    pub resident_bytes: u64,
+    /// Those that are not the page cache of files.
+    pub anonymous_bytes: u64,
+}
+
+/// A lazy layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerStatus {
+    /// The name of its directory below `layers/`.
+    pub key: String,
+    /// The digest of its blob.
+    pub blob: String,
+    /// The digest of its table of contents.
+    pub toc: String,
+    /// Images it is read from, the one that worked last first.
+    pub references: Vec<String>,
+    /// Its directory below the FUSE mount; none while no snapshot needs it.
+    pub slot: Option<u32>,
+    /// How much of it is on disk.
+    pub files: FilesStatus,
+    /// Reads served from disk.
+    pub hits: u64,
+    /// Reads that waited for bytes.
+    pub misses: u64,
+    /// Compressed bytes fetched because of reads and plans.
+    pub demand_bytes_fetched: u64,
+    /// Compressed bytes fetched in the background.
+    pub background_bytes_fetched: u64,
+    /// Range requests made.
+    pub requests: u64,
+    /// Chunks that did not match their digest.
+    pub verify_failures: u64,
+    /// `complete`, `filling` or `off`: what the background does about it.
+    pub background: String,
+    /// The last thing that went wrong with it.
+    pub last_error: Option<String>,
+}
+
+/// How much of a layer is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct FilesStatus {
+    /// Bytes of all files.
+    pub bytes_total: u64,
+    /// Those that are present and verified.
+    pub bytes_present: u64,
+    /// Chunks of all files.
+    pub chunks_total: u64,
+    /// Those that are present and verified.
+    pub chunks_present: u64,
+    /// `bytes_present` of `bytes_total`, 100 for a layer without files.
+    pub percent_present: f64,
+}
+
+/// An image whose layers were prepared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageStatus {
+    /// Its reference, as the client spelled it.
+    pub reference: String,
+    /// The digest of its manifest, if the client said.
+    pub manifest: Option<String>,
+    /// When its last layer was prepared, in seconds since the epoch.
+    pub prepared_at: u64,
+    /// Its layers, in the order in which they were prepared. Layers that were there already are not asked for again.
+    pub layers: Vec<ImageLayerStatus>,
+}
+
+/// A layer of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageLayerStatus {
+    /// The digest of its blob.
+    pub blob: String,
+    /// What became of it.
+    #[serde(flatten)]
+    pub outcome: OutcomeStatus,
+}
+
+/// What became of a layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum OutcomeStatus {
+    /// It is served lazily.
+    Lazy {
+        /// Its key.
+        key: String,
+    },
+    /// containerd downloaded it.
+    FellBack {
+        /// The class of the reason.
+        code: String,
+        /// The reason, for people.
+        reason: String,
+    },
+}
+
+/// What was asked of a registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryStatus {
+    /// Its host, as images name it.
+    pub host: String,
+    /// Requests sent.
+    pub requests: u64,
+    /// Bytes of bodies received.
+    pub bytes_received: u64,
+    /// Requests that repeated a failed one.
+    pub retries: u64,
+}
+
+// === impl FilesStatus ===
+
+impl FilesStatus {
+    /// With the percentage that follows from the bytes.
+    pub fn new(bytes: (u64, u64), chunks: (u64, u64)) -> Self {
+        let ((bytes_present, bytes_total), (chunks_present, chunks_total)) = (bytes, chunks);
+        // A status is for people: the precision of a double is enough.
+        let percent_present =
+            if bytes_total == 0 { 100.0 } else { bytes_present as f64 * 100.0 / bytes_total as f64 };
+        Self { bytes_total, bytes_present, chunks_total, chunks_present, percent_present }
+    }
+}
