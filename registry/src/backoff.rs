@@ -6,14 +6,15 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, StatusCode, header};
 use rand::Rng;
 use store::SourceError;
 use tokio::time::Instant;
 use tracing::debug;
 
 use crate::{
-    counters::{Count, HostCounters},
+    counters::Count,
+    endpoint::Endpoint,
     error::{Failure, Retry},
 };
 
@@ -73,15 +74,20 @@ impl Backoff {
     }
 
     /// Waits before the next attempt, or gives the failure back if there is none.
-    pub(crate) async fn again(
-        &mut self,
-        failure: Failure,
-        counters: &HostCounters,
-    ) -> Result<(), SourceError> {
+    pub(crate) async fn again(&mut self, failure: Failure, endpoint: &Endpoint) -> Result<(), SourceError> {
         let now = Instant::now();
+        if let (Some(StatusCode::TOO_MANY_REQUESTS), Retry::May(Some(after))) =
+            (failure.status, failure.retry)
+        {
+            endpoint.ask_for_quiet(now + after.min(self.policy.total));
+        }
         let delay = match failure.retry {
             Retry::Never => None,
             Retry::May(after) => self.next(now, after),
+            Retry::AtOnce => {
+                let first = self.failures == 0;
+                self.next(now, None).map(|delay| if first { Duration::ZERO } else { delay })
+            }
             Retry::Doubtful => {
                 self.doubts += 1;
                 if self.doubts <= MAX_DOUBTS { self.next(now, None) } else { None }
@@ -96,7 +102,7 @@ impl Backoff {
             return Err(error);
         };
         debug!(error = %error, delay_ms = delay.as_millis(), "trying a registry request again");
-        counters.add(Count::Retry);
+        endpoint.counters.add(Count::Retry);
         tokio::time::sleep(delay).await;
         Ok(())
     }

@@ -102,7 +102,7 @@ impl RemoteBlob {
         loop {
             match self.read_whole_once(max_len, backoff.deadline()).await {
                 Ok(bytes) => return Ok(bytes),
-                Err(failure) => backoff.again(failure, &endpoint.counters).await?,
+                Err(failure) => backoff.again(failure, &endpoint).await?,
             }
         }
     }
@@ -206,7 +206,9 @@ impl BlobSource for RemoteBlob {
             let message = format!("{}: bytes {range:?} lie outside its {size} bytes", self.describe());
             return Err(SourceError::new(Kind::Protocol, message));
         }
-        let permit = self.endpoint()?.permit(class).await;
+        let endpoint = self.endpoint()?;
+        let permit = endpoint.permit(class).await;
+        endpoint.quiet_over(class).await;
         let mut reader = RangeReader::new(self.clone(), range, permit)?;
         reader.open().await?;
         Ok(reader.into_stream())

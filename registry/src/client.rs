@@ -120,7 +120,7 @@ impl RegistryClient {
             };
             match outcome {
                 Ok(answer) => return Ok(answer),
-                Err(failure) => backoff.again(failure, &endpoint.counters).await?,
+                Err(failure) => backoff.again(failure, &endpoint).await?,
             }
         }
     }

@@ -9,8 +9,12 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use parking_lot::Mutex;
 use store::{Class, SourceErrorKind as Kind};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 use url::{Host, Url};
 
 use crate::{
@@ -34,6 +38,8 @@ pub(crate) struct Endpoint {
     pub(crate) counters: HostCounters,
     /// The server does not know suffix ranges; nothing is lost by asking for offsets.
     no_suffixes: AtomicBool,
+    /// Until when the server wants fewer requests; only what nobody waits for obeys before it is refused.
+    quiet_until: Mutex<Option<Instant>>,
     ahead: Arc<Semaphore>,
     background: Arc<Semaphore>,
 }
@@ -58,6 +64,7 @@ impl Endpoint {
             auth: HostAuth::default(),
             counters: HostCounters::default(),
             no_suffixes: AtomicBool::new(false),
+            quiet_until: Mutex::new(None),
             ahead: Arc::new(Semaphore::new(config.ahead_connections.max(1))),
             background: Arc::new(Semaphore::new(config.background_connections.max(1))),
         })
@@ -78,6 +85,21 @@ impl Endpoint {
     /// Suffix ranges were refused where offsets were taken.
     pub(crate) fn set_refuses_suffixes(&self) {
         self.no_suffixes.store(true, Relaxed);
+    }
+
+    /// The server asked for fewer requests until `then`.
+    pub(crate) fn ask_for_quiet(&self, then: Instant) {
+        let mut until = self.quiet_until.lock();
+        *until = Some(until.map_or(then, |until| until.max(then)));
+    }
+
+    /// Waits, unless for demand, until the server no longer wants quiet: more refusals of requests that can
+    /// wait would use up the allowance that demand needs.
+    pub(crate) async fn quiet_over(&self, class: Class) {
+        let until = *self.quiet_until.lock();
+        if let Some(until) = until.filter(|_| class != Class::Demand) {
+            tokio::time::sleep_until(until).await;
+        }
     }
 
     /// Waits until a read of this class may have a connection. Demand never waits.

@@ -27,6 +27,9 @@ pub(crate) struct Failure {
 pub(crate) enum Retry {
     /// It may, after at least this time if the server said so.
     May(Option<Duration>),
+    /// It may, and the first time without delay: the connection broke, which idle connections do when
+    /// they are used at the moment the server closes them.
+    AtOnce,
     /// The answer broke the protocol: it may have been an accident on the way.
     Doubtful,
     /// It will fail in the same way.
@@ -71,7 +74,10 @@ impl Failure {
             return Self { error, retry: Retry::Never, status: None };
         }
         let kind = if error.is_timeout() { Kind::TimedOut } else { Kind::Unavailable };
-        let what = if error.is_connect() { "cannot connect" } else { "the connection broke" };
+        let (what, retry) = match error.is_connect() {
+            true => ("cannot connect", Retry::May(None)),
+            false => ("the connection broke", Retry::AtOnce),
+        };
         let message = format!("{url}: {what}: {}", root_cause(&error));
         Self {
             error: SourceError::new(kind, message).caused_by(error),

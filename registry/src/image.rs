@@ -147,8 +147,9 @@ impl RegistryClient {
         loop {
             match self.manifest_once(reference, backoff.deadline()).await {
                 Ok(fetched) => return Ok(fetched),
-                Err(failure) => backoff.again(failure, &endpoint.counters).await.map_err(|error| {
-                    SourceError { message: format!("{reference}: {}", error.message), ..error }
+                Err(failure) => backoff.again(failure, &endpoint).await.map_err(|error| SourceError {
+                    message: format!("{reference}: {}", error.message),
+                    ..error
                 })?,
             }
         }

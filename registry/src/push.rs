@@ -185,7 +185,7 @@ impl RegistryClient {
                 },
                 Err(failure) => failure,
             };
-            backoff.again(failure, &endpoint.counters).await?;
+            backoff.again(failure, &endpoint).await?;
         }
     }
 

@@ -146,7 +146,7 @@ impl RangeReader {
         if failure.retry == Retry::Doubtful || !self.backoff.is_fresh() {
             self.blob.distrust();
         }
-        self.backoff.again(failure, &self.endpoint.counters).await.map_err(|mut error| {
+        self.backoff.again(failure, &self.endpoint).await.map_err(|mut error| {
             error.message = format!("{}: {}", self.blob.describe(), error.message);
             error
         })

@@ -53,7 +53,7 @@ impl RemoteBlob {
             if failure.retry == Retry::Doubtful || !backoff.is_fresh() {
                 self.distrust();
             }
-            backoff.again(failure, &endpoint.counters).await.map_err(|mut error| {
+            backoff.again(failure, &endpoint).await.map_err(|mut error| {
                 error.message = format!("{}: {}", self.describe(), error.message);
                 error
             })?;

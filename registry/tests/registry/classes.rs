@@ -48,6 +48,35 @@ async fn background_is_bounded_and_demand_is_not_behind_it() {
     assert!(source.read_range(1..2, Class::Background).await.is_ok());
 }
 
+/// A rate limit is left to those who wait for bytes.
+#[tokio::test]
+async fn after_429_background_keeps_quiet_and_demand_does_not() {
+    let blob = content(10_000);
+    let served = blob.clone();
+    let origin = Origin::start(move |seen| match seen.header("range") {
+        Some("bytes=0-0") => Reply::status(429).header("retry-after", "2"),
+        _ => Reply::blob(seen, &served),
+    })
+    .await;
+    let client = RegistryClient::new(quick()).unwrap();
+    let source = client.blob(&origin.reference(), estargz::Digest::of(&blob));
+    source.read_tail(1).await.unwrap();
+    let refused = tokio::spawn({
+        let source = source.clone();
+        async move { source.read_range(0..1, Class::Demand).await.is_err() }
+    });
+    while origin.log().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let began = Instant::now();
+    crate::origin::read(&source, 0..10_000).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(source.read_range(5..10, Class::Background).await.is_ok());
+    assert!(began.elapsed() > Duration::from_secs(1), "{:?}", began.elapsed());
+    refused.abort();
+}
+
 #[tokio::test]
 async fn counters_tell_what_was_done() {
     let blob = content(10_000);
