@@ -217,8 +217,10 @@ impl HostAuth {
             }
             (Demand::Bearer { realm, service }, credentials) => {
                 let request = token::Request { realm, service: service.as_deref(), scope };
-                let token = token::fetch(self, request, credentials.as_ref(), context).await?;
-                Current::new(&Secret::new(format!("Bearer {}", token.value.expose())), token.lifetime)
+                let token = token::fetch(self, request, credentials.as_ref(), context).await;
+                token.and_then(|token| {
+                    Current::new(&Secret::new(format!("Bearer {}", token.value.expose())), token.lifetime)
+                })
             }
         };
         renewed.map_err(|mut failure| {

@@ -79,11 +79,7 @@ impl Failure {
             false => ("the connection broke", Retry::AtOnce),
         };
         let message = format!("{url}: {what}: {}", root_cause(&error));
-        Self {
-            error: SourceError::new(kind, message).caused_by(error),
-            retry: Retry::May(None),
-            status: None,
-        }
+        Self { error: SourceError::new(kind, message).caused_by(error), retry, status: None }
     }
 
     /// An answer with a status that is an error; `explanation` is what the registry said about it.

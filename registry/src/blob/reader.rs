@@ -35,6 +35,8 @@ pub(super) struct RangeReader {
     next: u64,
     end: u64,
     part: Option<Part>,
+    /// Where the part begins.
+    opened_at: u64,
     backoff: Backoff,
     /// Bytes read since the attempts were last counted anew.
     progress: u64,
@@ -57,7 +59,17 @@ impl RangeReader {
     pub(super) fn new(blob: RemoteBlob, range: Range<u64>, permit: Permit) -> Result<Self, Failure> {
         let (endpoint, backoff) = (blob.endpoint()?, blob.client.backoff());
         let Range { start: next, end } = range;
-        Ok(Self { blob, endpoint, next, end, part: None, backoff, progress: 0, _permit: permit })
+        Ok(Self {
+            blob,
+            endpoint,
+            next,
+            end,
+            part: None,
+            opened_at: next,
+            backoff,
+            progress: 0,
+            _permit: permit,
+        })
     }
 
     /// A reader whose first answer is there already.
@@ -69,6 +81,7 @@ impl RangeReader {
     /// Waits for the first answer's head, so that the caller sees an error before it waits for bytes.
     pub(super) async fn open(&mut self) -> Result<(), SourceError> {
         while self.part.is_none() {
+            self.opened_at = self.next;
             self.part = match self.ask().await {
                 Ok(part) => Some(part),
                 Err(failure) => {
@@ -107,7 +120,13 @@ impl RangeReader {
                     return Ok(Some(bytes));
                 }
                 // The server gave less than it was asked for, which it may: ask for the rest.
-                Ok(None) => self.part = None,
+                Ok(None) if self.next - self.opened_at >= PROGRESS => self.part = None,
+                Ok(None) => {
+                    let what = "the server gives only a few of the bytes that it is asked for";
+                    let failure = Failure::doubtful(part.body.url(), what);
+                    self.part = None;
+                    self.failed(failure).await?;
+                }
                 Err(failure) => {
                     self.part = None;
                     // The time for attempts begins now: a long body, or a slow reader of one, has not
