@@ -9,6 +9,7 @@ mod blob;
 mod connection;
 mod directories;
 mod fixture;
+mod handles;
 mod memory;
 mod model;
 mod nodes;

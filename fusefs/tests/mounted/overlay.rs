@@ -309,3 +309,31 @@ fn warm_files_cost_no_message_whoever_reads() {
         last = now;
     }
 }
+
+#[test]
+fn an_overlay_of_120_layers_mounts() {
+    let Some(fixture) = connect() else { return };
+    for number in 1..=120 {
+        let mut layer = MemoryLayer::new();
+        layer.text(&format!("of {number}"), "x").text("of all", &number.to_string());
+        fixture.attach(number, layer);
+    }
+    // A page holds the mount options. containerd shortens what all paths share with a working directory, here the one
+    // of a thread that does not share its own.
+    let merged = fixture.dir.path().join("merged");
+    std::fs::create_dir(&merged).unwrap();
+    let shared = fixture.connection.mountpoint().to_owned();
+    let target = merged.clone();
+    let mount = move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).unwrap();
+        std::env::set_current_dir(shared).unwrap();
+        let lower: Vec<_> = (1..=120).rev().map(|number| number.to_string()).collect();
+        let data = format!("lowerdir={}", lower.join(":"));
+        let none = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("overlay"), &target, Some("overlay"), none, Some(data.as_str())).unwrap();
+    };
+    std::thread::spawn(mount).join().unwrap();
+    let found = (names(&merged).len(), std::fs::read_to_string(merged.join("of all")));
+    nix::mount::umount2(&merged, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    assert_eq!((found.0, found.1.unwrap().as_str()), (121, "120"));
+}

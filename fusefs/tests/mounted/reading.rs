@@ -135,6 +135,24 @@ fn a_read_that_hangs_is_eio_within_the_deadline() {
     assert_eq!(fixture.connection.counters().stalls.waiting, 0);
 }
 
+#[test]
+fn a_process_that_waits_for_a_read_can_be_killed() {
+    let mut layer = MemoryLayer::new();
+    layer.file("hanging", 0o644, Content::Hanging(100_000));
+    let (hanging, release) = (layer.hanging.clone(), layer.release.clone());
+    let Some((_fixture, path)) = mounted(layer) else { return };
+    let mut reader = std::process::Command::new("cat").arg(path.join("hanging")).spawn().unwrap();
+    while hanging.load(SeqCst) == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let began = Instant::now();
+    reader.kill().unwrap();
+    reader.wait().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(5), "killed after {:?}", began.elapsed());
+    assert!(hanging.load(SeqCst) > 0, "the read itself still waits");
+    release.notify_waiters();
+}
+
 /// Time that a read of a fresh file takes, for each of `count` files.
 fn latencies(paths: impl Iterator<Item = std::path::PathBuf>) -> Vec<Duration> {
     let mut times: Vec<_> = paths
