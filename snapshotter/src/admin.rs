@@ -3,6 +3,7 @@
 //! `/status` is a [`Status`], `/metrics` Prometheus' text, `/healthz` says `ok` while the daemon answers. Nothing here
 //! changes anything. `metrics_address` serves `/metrics` alone, by TCP.
 
+mod client;
 mod status;
 
 use std::{future::Future, io, sync::Arc};
@@ -15,6 +16,7 @@ use axum::{
 };
 use tokio::net::{TcpListener, UnixListener};
 
+pub use client::{AskError, ask_metrics, ask_status};
 pub use status::{
     FilesStatus, ImageLayerStatus, ImageStatus, LayerStatus, MemoryStatus, OutcomeStatus, RegistryStatus,
     Status,

@@ -9,6 +9,7 @@ pub mod admin;
 pub mod config;
 pub mod directories;
 pub mod error;
+pub mod explain;
 pub mod filters;
 pub mod flags;
 pub mod idmap;

@@ -1,5 +1,7 @@
 //! The files in `deploy/` agree with the program's defaults.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::{fs, path::Path};
 
 use snapshotter::flags::{DEFAULT_ADDRESS, DEFAULT_ROOT};

@@ -117,6 +117,15 @@ impl Snapshots {
                 self.lazy.prepared(request, &layer);
                 Ok(true)
             }
+            Err(fall_back) if fall_back.code == FallBackReason::NoImageLabels => {
+                // Nobody expected this one to be lazy: an image that was built, loaded or pulled before.
+                tracing::debug!(
+                    key, parent, target = request.target, reason = %fall_back.reason, code = %fall_back.code, seconds,
+                    "remote-snapshot-prepared" = "false", "the layer comes from what is there already"
+                );
+                self.lazy.fell_back(request, &fall_back);
+                Ok(false)
+            }
             Err(fall_back) => {
                 tracing::warn!(
                     key, parent, target = request.target, reason = %fall_back.reason, code = %fall_back.code, seconds,

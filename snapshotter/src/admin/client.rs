@@ -1,0 +1,104 @@
+//! Asking a running daemon.
+
+use std::{
+    io::{self, Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::Status;
+
+/// A daemon answers from memory; one that takes longer is stuck.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A status has some hundred bytes for each layer and image.
+const MOST_BYTES: u64 = 256 << 20;
+
+/// A daemon did not say what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// Nobody answers there.
+    #[error("cannot reach the daemon on {path}: is starlingd running, and are you root?")]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The answer is not what a daemon says.
+    #[error("what answers on {path} is not starlingd, or is of another version: {answer}")]
+    Unexpected {
+        /// The socket.
+        path: PathBuf,
+        /// The beginning of the answer.
+        answer: String,
+    },
+}
+
+/// The status of the daemon whose admin socket is `socket`.
+///
+/// # Errors
+/// No daemon answers, or not with a status.
+pub fn ask_status(socket: &Path) -> Result<Status, AskError> {
+    let body = ask(socket, "/status")?;
+    serde_json::from_str(&body)
+        .map_err(|error| AskError::Unexpected { path: socket.to_owned(), answer: error.to_string() })
+}
+
+/// The metrics of the daemon whose admin socket is `socket`, as text.
+///
+/// # Errors
+/// No daemon answers, or it serves no metrics.
+pub fn ask_metrics(socket: &Path) -> Result<String, AskError> {
+    ask(socket, "/metrics")
+}
+
+fn ask(socket: &Path, page: &str) -> Result<String, AskError> {
+    let answer =
+        exchange(socket, page).map_err(|source| AskError::Unreachable { path: socket.to_owned(), source })?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    if head.split(' ').nth(1) == Some("200") {
+        return Ok(body.to_owned());
+    }
+    Err(AskError::Unexpected { path: socket.to_owned(), answer: answer.chars().take(200).collect() })
+}
+
+/// HTTP/1.0: the answer ends with the connection and is in one piece.
+fn exchange(socket: &Path, page: &str) -> io::Result<String> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(format!("GET {page} HTTP/1.0\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.take(MOST_BYTES).read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::net::UnixListener, thread};
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_daemon_is_told_apart() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("admin.sock");
+        assert!(ask_status(&path).unwrap_err().to_string().contains("is starlingd running"));
+        let listener = UnixListener::bind(&path).unwrap();
+        let other = thread::spawn(move || {
+            for answer in ["HTTP/1.0 404 Not Found\r\n\r\n", "HTTP/1.0 200 OK\r\n\r\n{}", "hello"] {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = [0; 64];
+                assert!(stream.read(&mut request).unwrap() > 0);
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        for words in ["404", "missing field", "hello"] {
+            let error = ask_status(&path).unwrap_err().to_string();
+            assert!(error.contains("is not starlingd") && error.contains(words), "{error}");
+        }
+        other.join().unwrap();
+    }
+}
