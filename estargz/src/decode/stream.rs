@@ -45,20 +45,26 @@ impl MemberStream {
                 self.state = Decompress::new_gzip(WINDOW_BITS);
                 self.at_end = false;
             }
+            let room = usize::try_from(self.need - self.inflated).unwrap_or(usize::MAX).min(PIECE_LEN);
+            let room = self.piece.get_mut(..room).unwrap_or_default();
             let (read, wrote) = (self.state.total_in(), self.state.total_out());
-            let status = self
-                .state
-                .decompress(compressed, &mut self.piece, FlushDecompress::None)
-                .map_err(|error| DecodeError::Damaged { inflated: self.inflated, what: error.to_string() })?;
+            let status = self.state.decompress(compressed, room, FlushDecompress::None);
             let (read, wrote) = (self.state.total_in() - read, self.state.total_out() - wrote);
             compressed = compressed.get(read as usize..).unwrap_or_default();
-            self.at_end = status == Status::StreamEnd;
 
-            let useful = wrote.min(self.need - self.inflated);
-            if useful > 0 {
-                sink(self.inflated, self.piece.get(..useful as usize).unwrap_or_default());
-                self.inflated += useful;
+            // An error may come with bytes from before it. What comes after the needed ones does not
+            // matter, not even if it is damaged.
+            if let Some(piece) = self.piece.get(..wrote as usize).filter(|piece| !piece.is_empty()) {
+                sink(self.inflated, piece);
+                self.inflated += wrote;
             }
+            self.at_end = match status {
+                Ok(status) => status == Status::StreamEnd,
+                Err(_) if self.is_done() => return Ok(()),
+                Err(error) => {
+                    return Err(DecodeError::Damaged { inflated: self.inflated, what: error.to_string() });
+                }
+            };
             if read == 0 && wrote == 0 && !self.at_end {
                 return Ok(());
             }

@@ -82,6 +82,20 @@ fn damage_is_an_error() {
 }
 
 #[test]
+fn damage_behind_what_is_needed_does_not_matter() {
+    let mut member = gzip(b"hello");
+    // A stored block, whose end is then followed by a block of the reserved type.
+    member.truncate(10);
+    member.extend([0, 5, 0, 0xfa, 0xff]);
+    member.extend(b"hello");
+    member.extend([0xff; 20]);
+    let mut inflater = Inflater::new();
+    assert_eq!(inflater.inflate(&member, 5).unwrap(), b"hello");
+    assert_eq!(stream(&member, 5, 100).unwrap(), b"hello");
+    assert!(inflater.inflate(&member, 6).is_err());
+}
+
+#[test]
 fn a_bomb_costs_no_more_than_what_is_needed() {
     let bomb = gzip(&vec![0; 100 << 20]);
     let mut inflater = Inflater::new();
