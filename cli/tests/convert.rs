@@ -1,5 +1,7 @@
 //! `starling convert` and `starling inspect` as a user runs them, on images with everything in them.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 #[path = "convert/layout.rs"]
 mod layout;
 
@@ -262,4 +264,35 @@ fn an_image_goes_from_registry_to_registry() {
         local.json(&local.tagged("v1")["manifests"][0])["layers"][0]["annotations"][TOC_DIGEST],
         report["images"][0]["layers"][0]["toc_digest"]
     );
+}
+
+#[test]
+fn an_interrupted_conversion_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = sample(&dir.path().join("src"));
+    let target = Layout::at(&dir.path().join("dst"));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_starling"))
+        .args(["convert", "--quiet", "--level", "12", &source.name("v1"), &target.name("v1")])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let started = |name: std::ffi::OsString| name.to_string_lossy().contains("partial");
+    let list = || {
+        std::fs::read_dir(dir.path().join("dst"))
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.unwrap().file_name())
+    };
+    while !list().any(started) && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    if killed.success() && !output.status.success() {
+        assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted"));
+        assert!(!list().any(started));
+        assert!(!dir.path().join("dst/index.json").exists());
+    } else {
+        println!("skipped: the conversion was over before it could be interrupted");
+    }
 }

@@ -1,5 +1,7 @@
 //! What the writer writes, the reader reads: random layers through blob, footer, index and chunks.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 
 use estargz::{

@@ -18,6 +18,10 @@ use super::{
 use crate::limits;
 use tree::Tree;
 
+/// Most bytes of holes in all sparse files of a layer together, in a tar stream of any length: they are written
+/// out, and a few bytes may claim exabytes of them.
+const MAX_HOLES: u64 = 64 << 30;
+
 /// Why a layer cannot be an eStargz layer. It can still be used as it is.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
@@ -100,7 +104,7 @@ pub(super) struct Entry {
     pub(super) head: Part,
     /// Its content, `header.size` bytes.
     pub(super) payload: Payload,
-    /// A landmark's content has a member of its own, whatever the packing.
+    /// A landmark's content begins a member, whatever the packing: its place in the blob ends the prefetched part.
     pub(super) landmark: bool,
 }
 
@@ -131,12 +135,17 @@ impl Plan {
     pub fn read(stream: impl Read, options: &Options) -> Result<Self, PlanError> {
         let mut walker = Walker::new(stream);
         let mut tree = Tree::default();
+        let mut holes = 0_u64;
         while let Some(item) = walker.next_item()? {
             match item {
                 Item::Global { start, end } => {
                     tree.add_blocks(Part::Source { offset: start, len: end - start })
                 }
                 Item::Member(member) => {
+                    holes = holes.saturating_add(member.holes());
+                    if holes > MAX_HOLES {
+                        return Err(out_of_range(&member.header, "size"));
+                    }
                     let entry = Entry::new(*member)?;
                     if ![TOC_NAME, PREFETCH_LANDMARK, NO_PREFETCH_LANDMARK].contains(&entry.path()?.as_str())
                     {

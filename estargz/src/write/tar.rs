@@ -310,6 +310,16 @@ impl<R: Read> Walker<R> {
     }
 }
 
+// === impl Member ===
+
+impl Member {
+    /// Bytes of the file that the stream does not have.
+    pub(crate) fn holes(&self) -> u64 {
+        let runs = self.sparse.iter().flatten().map(|extent| extent.len);
+        if self.sparse.is_some() { self.header.size - runs.sum::<u64>() } else { 0 }
+    }
+}
+
 // === impl Extended ===
 
 impl Extended {

@@ -134,6 +134,19 @@ fn refuses_what_linux_has_no_room_for() {
 }
 
 #[test]
+fn refuses_sparse_files_that_are_mostly_a_claim() {
+    let sparse = |size: &[u8]| {
+        let records: [(&str, &[u8]); 3] =
+            [("GNU.sparse.map", b"0,3"), ("GNU.sparse.size", size), ("GNU.sparse.name", b"sparse")];
+        Archive::default().xattrs(&records).file("GNUSparseFile.0/sparse", b"abc").end()
+    };
+    let parsed = build_and_parse(&sparse(b"100000"), &Options::default());
+    assert_eq!((&parsed.names()[1], &parsed.entry("sparse")["size"]), (&"sparse", &100_000.into()));
+    let error = plan(&sparse(b"9223372036854775807")).unwrap_err();
+    assert!(matches!(error, PlanError::OutOfRange { what: "size", .. }), "{error}");
+}
+
+#[test]
 fn prioritized_files_come_first_with_what_they_need() {
     let tar = Archive::default()
         .dir("./")
