@@ -28,7 +28,10 @@ use estargz::{
 };
 use parking_lot::Mutex;
 use registry::{Descriptor, Platform, RegistryClient, RegistryConfig};
-use tokio::runtime::Runtime;
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+};
 
 use crate::{
     output,
@@ -243,20 +246,34 @@ fn read_list(path: &Path) -> Result<Vec<String>> {
     Ok(lines.into_iter().filter(|line| !line.trim().is_empty()).collect())
 }
 
-/// A flag that Ctrl-C or SIGTERM sets, so that temporary files are removed on the way out.
+/// A flag that Ctrl-C or SIGTERM sets, so that temporary files are removed on the way out. The second time ends
+/// the program at once: a network operation may take long to notice.
 fn stop_on_signal(runtime: &Runtime) -> Arc<AtomicBool> {
     let flag = Arc::new(AtomicBool::new(false));
     let set = Arc::clone(&flag);
     runtime.spawn(async move {
-        let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
-        let Ok(mut terminate) = terminate else { return };
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
+        let (Ok(mut interrupt), Ok(mut terminate)) =
+            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
+            return;
+        };
+        for again in [false, true] {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            set.store(true, Ordering::Relaxed);
+            if again {
+                end_at_once();
+            }
         }
-        set.store(true, Ordering::Relaxed);
     });
     flag
+}
+
+#[expect(clippy::exit, reason = "the user asked twice")]
+fn end_at_once() {
+    std::process::exit(130)
 }
 
 /// A platform on the command line.
