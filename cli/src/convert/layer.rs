@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, BufReader, Read, Write},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -54,6 +54,9 @@ pub(super) struct Workshop {
     /// Set to stop.
     pub(super) interrupted: Arc<AtomicBool>,
 }
+
+/// Bytes that tell how a blob is compressed.
+const MAGIC_LEN: u64 = 4;
 
 /// How a blob is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,8 +133,11 @@ impl Workshop {
         scratch: &File,
     ) -> Result<Result<Plan, PlanError>> {
         let hashed = HashingReader { source, hasher: Sha256::new(), interrupted: &self.interrupted };
-        let mut buffered = BufReader::with_capacity(1 << 20, hashed);
-        let compression = Compression::detect(buffered.fill_buf().context("cannot read the layer")?);
+        let mut source = BufReader::with_capacity(1 << 20, hashed);
+        let mut start = Vec::new();
+        source.by_ref().take(MAGIC_LEN).read_to_end(&mut start).context("cannot read the layer")?;
+        let compression = Compression::detect(&start);
+        let mut buffered = start.as_slice().chain(source);
         let plan = match compression {
             Compression::Gzip => self.plan(flate2::bufread::MultiGzDecoder::new(&mut buffered), scratch),
             Compression::Zstd => self.plan(zstd::stream::read::Decoder::with_buffer(&mut buffered)?, scratch),
@@ -140,7 +146,8 @@ impl Workshop {
         // A decoder may leave bytes behind, and a plan that failed does; the digest is of them all.
         io::copy(&mut buffered, &mut io::sink()).context("cannot read the layer")?;
         self.check_interrupt()?;
-        let digest = buffered.into_inner().hasher.finish();
+        let (_, source) = buffered.into_inner();
+        let digest = source.into_inner().hasher.finish();
         if let Some(expected) = expected
             && digest != expected
         {

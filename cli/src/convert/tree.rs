@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use estargz::Digest;
-use registry::{Descriptor, Fetched, Index, Manifest, Parsed, Platform};
+use registry::{Descriptor, Fetched, Index, Manifest, Parsed, Platform, media_type::OCI_MANIFEST};
 use serde_json::Value;
 
 use super::{media, origin::Origin};
@@ -107,8 +107,8 @@ fn drop_orphans(children: &mut Vec<Child>) {
 }
 
 fn read_manifest(origin: &Origin, document: Fetched, manifest: Manifest) -> Result<Node> {
-    let has_layers = manifest.layers.iter().all(|layer| !layer.media_type.contains("in-toto"));
-    if !media::is_config(&manifest.config.media_type) || !has_layers {
+    let is_image = media::is_config(&manifest.config.media_type) && !manifest.layers.iter().any(is_statement);
+    if !is_image {
         return Ok(other(document, &manifest));
     }
     let config_bytes = origin.small_blob(&manifest.config)?;
@@ -124,7 +124,15 @@ fn read_manifest(origin: &Origin, document: Fetched, manifest: Manifest) -> Resu
     Ok(Node::Image(Box::new(Image { document, manifest, config_bytes, config, diff_ids })))
 }
 
-fn other(document: Fetched, manifest: &Manifest) -> Node {
+/// Attestations have an image's configuration too, for registries that take nothing else.
+fn is_statement(layer: &Descriptor) -> bool {
+    layer.media_type == "application/vnd.in-toto+json"
+}
+
+fn other(mut document: Fetched, manifest: &Manifest) -> Node {
+    if document.media_type.is_empty() {
+        document.media_type = manifest.media_type.clone().unwrap_or_else(|| OCI_MANIFEST.to_owned());
+    }
     let blobs = std::iter::once(&manifest.config).chain(&manifest.layers).cloned().collect();
     Node::Other { document, blobs }
 }

@@ -320,7 +320,7 @@ fn check_text(header: &Header) -> Result<(), PlanError> {
 
 fn check_ranges(header: &Header) -> Result<(), PlanError> {
     let limits = [
-        ("mode", header.mode, u64::from(u32::MAX)),
+        ("mode", header.mode, 0o7_777_777),
         ("user id", header.uid, limits::ID.into()),
         ("group id", header.gid, limits::ID.into()),
         ("device number", header.dev_major, u32::MAX.into()),

@@ -7,7 +7,7 @@ pub(crate) fn header_blocks(header: &Header) -> Vec<u8> {
     let mut records = Vec::new();
     let mut block = [0; BLOCK as usize];
     text(&mut block, 0, 100, &header.name, b"path", &mut records);
-    number(&mut block, 100, 8, header.mode & 0o7777, None, &mut records);
+    number(&mut block, 100, 8, header.mode, None, &mut records);
     number(&mut block, 108, 8, header.uid, Some(b"uid"), &mut records);
     number(&mut block, 116, 8, header.gid, Some(b"gid"), &mut records);
     number(&mut block, 124, 12, header.size, Some(b"size"), &mut records);
