@@ -1,7 +1,29 @@
 //! What is on disk and what is on its way: index, content and chunk-map files, fetch scheduler.
+//!
+//! A [`Store`] keeps [`Layer`]s. A layer's metadata is read once, from the end of its blob, and its content
+//! chunk by chunk as it is read: fetched from a [`BlobSource`], verified, kept. Nothing unverified is ever given
+//! out, and nothing is recorded as here before it is on disk. The store knows neither HTTP nor FUSE.
 
+mod config;
+mod decode;
+mod engine;
+mod error;
+mod fetch;
+mod files;
+mod flush;
 mod key;
+mod layer;
 mod source;
+mod stats;
+mod store;
+mod sys;
 
+pub use config::StoreConfig;
+pub use error::{OpenLayerError, ReadError, StoreError};
+pub use files::LayerIndex;
 pub use key::LayerKey;
+pub use layer::Layer;
 pub use source::{BlobSource, ByteStream, Class, SourceError, SourceErrorKind, Tail};
+pub use stats::LayerStats;
+pub use store::{Store, TAIL_LEN};
+pub use sys::MappedFile;

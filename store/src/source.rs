@@ -29,6 +29,16 @@ pub trait BlobSource: Send + Sync + 'static {
 
     /// What this is, for messages; never holds a secret.
     fn describe(&self) -> String;
+
+    /// What tells how fast this is: sources with the same origin share their measurements. A host, if there is one.
+    fn origin(&self) -> String {
+        self.describe()
+    }
+
+    /// The blob's size in bytes if it is known without asking: lets the first request be of the right length.
+    fn size_hint(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// The end of a blob.

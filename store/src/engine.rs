@@ -1,0 +1,64 @@
+//! What the layers of a store share: threads, budget, measurements.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use parking_lot::Mutex;
+use tokio::{runtime::Handle, sync::Semaphore};
+
+use crate::{
+    BlobSource, StoreConfig,
+    decode::Pool,
+    fetch::{
+        activity::Activity, background::Background, bandwidth::Bandwidth, budget::Budget, reach::Bounds,
+    },
+    flush::Flusher,
+};
+
+/// See the [module](self).
+pub(crate) struct Engine {
+    pub(crate) config: StoreConfig,
+    pub(crate) runtime: Handle,
+    pub(crate) pool: Pool,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) activity: Activity,
+    pub(crate) background: Arc<Background>,
+    pub(crate) flusher: Flusher,
+    /// Index builds at one time.
+    pub(crate) builds: Semaphore,
+    origins: Mutex<HashMap<String, Arc<Bandwidth>>>,
+}
+
+// === impl Engine ===
+
+impl Engine {
+    pub(crate) fn start(config: StoreConfig) -> std::io::Result<Arc<Self>> {
+        let pool = Pool::start(config.decode_threads)?;
+        let flusher = Flusher::start(&config)?;
+        Ok(Arc::new(Self {
+            runtime: Handle::current(),
+            pool,
+            budget: Budget::new(config.memory_budget),
+            activity: Activity::new(),
+            background: Background::new(&config),
+            flusher,
+            builds: Semaphore::new(config.decode_threads.max(1)),
+            origins: Mutex::default(),
+            config,
+        }))
+    }
+
+    /// What is known of the origin of `source`. Layers of one origin share it.
+    pub(crate) fn bandwidth(&self, source: &dyn BlobSource) -> Arc<Bandwidth> {
+        Arc::clone(self.origins.lock().entry(source.origin()).or_default())
+    }
+
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds { min: self.config.min_window, max: self.config.max_window }
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("config", &self.config).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,154 @@
+//! The background: completes layers, a few windows at a time over the whole store, while nobody waits.
+//!
+//! Layers take turns. A window that hangs gives its turn back (see `body.rs`), and a layer has a bounded number of
+//! windows, so that an origin that is down holds up its own layer only.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Weak, atomic::Ordering::AcqRel},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::{Instant, sleep_until},
+};
+
+use super::{reach::Reach, receive::receive};
+use crate::{Class, Layer, StoreConfig};
+
+const FIRST_REST: Duration = Duration::from_secs(1);
+const LONGEST_REST: Duration = Duration::from_secs(60);
+/// Windows of one layer at one time.
+const PER_LAYER: usize = 2;
+
+/// The layers to complete.
+#[derive(Debug)]
+pub(crate) struct Background {
+    queue: Mutex<VecDeque<Entry>>,
+    changed: Notify,
+    turns: Arc<Semaphore>,
+    window: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    layer: Weak<Layer>,
+    windows: usize,
+    rest: Duration,
+    until: Instant,
+}
+
+// === impl Background ===
+
+impl Background {
+    pub(crate) fn new(config: &StoreConfig) -> Arc<Self> {
+        Arc::new(Self {
+            queue: Mutex::default(),
+            changed: Notify::new(),
+            turns: Arc::new(Semaphore::new(config.background_windows.max(1))),
+            window: config.background_window,
+        })
+    }
+
+    /// Takes on a layer.
+    pub(crate) fn add(self: &Arc<Self>, layer: &Arc<Layer>) {
+        if layer.files.chunks.is_complete() || layer.in_background.swap(true, AcqRel) {
+            return;
+        }
+        let first = {
+            let mut queue = self.queue.lock();
+            let (layer, until) = (Arc::downgrade(layer), Instant::now());
+            queue.push_back(Entry { layer, windows: 0, rest: FIRST_REST, until });
+            queue.len() == 1
+        };
+        if first {
+            layer.engine.runtime.spawn(Arc::clone(self).run());
+        }
+        self.changed.notify_one();
+    }
+
+    /// Ends when there is no layer left.
+    async fn run(self: Arc<Self>) {
+        while !self.queue.lock().is_empty() {
+            let Ok(turn) = Arc::clone(&self.turns).acquire_owned().await else { return };
+            let layer = match self.next() {
+                Next::Layer(layer) => layer,
+                Next::Wait(until) => {
+                    drop(turn);
+                    tokio::select! {
+                        () = self.changed.notified() => {}
+                        () = sleep_until(until) => {}
+                    }
+                    continue;
+                }
+            };
+            layer.engine.activity.quiet().await;
+            let reach = Reach { backward: 0, forward: self.window, sequential: false };
+            let window = layer.next_window(0..u32::MAX, reach, Class::Background);
+            let Some(window) = window else {
+                self.ended(&layer, true);
+                // What is missing is on its way; whether it arrives will be seen.
+                continue;
+            };
+            let this = Arc::clone(&self);
+            layer.engine.runtime.clone().spawn(async move {
+                let worked = receive(Arc::clone(&layer), window, Some(turn)).await.is_ok();
+                this.ended(&layer, worked && !layer.is_storage_failing());
+            });
+        }
+    }
+
+    /// The next layer in turn that can take a window.
+    fn next(&self) -> Next {
+        let mut queue = self.queue.lock();
+        let now = Instant::now();
+        queue.retain(|entry| {
+            let layer = entry.layer.upgrade();
+            let keep =
+                layer.as_ref().is_some_and(|layer| !layer.files.chunks.is_complete() && !layer.is_removed());
+            if let (false, Some(layer)) = (keep, layer) {
+                layer.in_background.store(false, std::sync::atomic::Ordering::Release);
+            }
+            keep
+        });
+        let ready = |entry: &Entry| {
+            let free = entry.layer.upgrade().is_some_and(|layer| layer.has_free_chunk());
+            entry.windows < PER_LAYER && entry.until <= now && free
+        };
+        if let Some(mut entry) = queue.iter().position(ready).and_then(|position| queue.remove(position)) {
+            entry.windows += 1;
+            let layer = entry.layer.upgrade();
+            queue.push_back(entry);
+            if let Some(layer) = layer {
+                return Next::Layer(layer);
+            }
+        }
+        let rests = queue.iter().filter(|entry| entry.windows == 0 && entry.until > now);
+        let until = rests.map(|entry| entry.until).min();
+        // Chunks also come back from windows of demand that failed, which nobody tells about.
+        Next::Wait(until.unwrap_or(now + FIRST_REST).min(now + FIRST_REST))
+    }
+
+    fn ended(&self, layer: &Arc<Layer>, worked: bool) {
+        let mut queue = self.queue.lock();
+        let same = |entry: &&mut Entry| std::ptr::eq(entry.layer.as_ptr(), Arc::as_ptr(layer));
+        if let Some(entry) = queue.iter_mut().find(same) {
+            entry.windows = entry.windows.saturating_sub(1);
+            if worked {
+                entry.rest = FIRST_REST;
+            } else {
+                entry.until = Instant::now() + entry.rest;
+                entry.rest = (entry.rest * 2).min(LONGEST_REST);
+            }
+        }
+        drop(queue);
+        self.changed.notify_one();
+    }
+}
+
+enum Next {
+    Layer(Arc<Layer>),
+    Wait(Instant),
+}

@@ -1,0 +1,160 @@
+//! The bytes of one request as they arrive, cut to where members begin and end.
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Duration, Instant, timeout},
+};
+
+use super::activity::Busy;
+use crate::{ByteStream, Class, Layer, ReadError, SourceError, SourceErrorKind, fetch::window::Window};
+
+/// A request without a byte for this long is no longer counted as activity, and gives its turn to others.
+pub(super) const STALL: Duration = Duration::from_secs(1);
+/// Fewest bytes a second with which a member may hold on to memory that others wait for.
+const SLOWEST: u64 = 64 << 10;
+/// A paused background request is read on after this long, so that no server takes it for dead.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// A response body.
+pub(super) struct Body<'a> {
+    layer: &'a Layer,
+    window: &'a Window,
+    stream: ByteStream,
+    held: Bytes,
+    position: u64,
+    busy: Busy,
+    /// The background's turn, if it is one of the background's requests.
+    turn: Option<OwnedSemaphorePermit>,
+    /// When the member in hand was begun, and where.
+    began: Option<(Instant, u64)>,
+    received: u64,
+}
+
+// === impl Body ===
+
+impl<'a> Body<'a> {
+    pub(super) fn new(
+        layer: &'a Layer,
+        window: &'a Window,
+        stream: ByteStream,
+        busy: Busy,
+        turn: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        let (position, held) = (window.span().start, Bytes::new());
+        Self { layer, window, stream, held, position, busy, turn, began: None, received: 0 }
+    }
+
+    /// Bytes received.
+    pub(super) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Waits for the first bytes at `start`, throwing away what is before.
+    pub(super) async fn seek(&mut self, start: u64) -> Result<(), ReadError> {
+        self.began = None;
+        loop {
+            if self.held.is_empty() {
+                self.fill().await?;
+            }
+            let before = start.saturating_sub(self.position).min(self.held.len() as u64);
+            let _ = self.take(before);
+            if self.position >= start && !self.held.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The bytes up to `end`, all of them. Memory for them is held, so this ends if they come slowly and others wait.
+    pub(super) async fn member(&mut self, end: u64) -> Result<Bytes, ReadError> {
+        self.began = Some((Instant::now(), self.received));
+        let first = self.piece(end).await?;
+        if self.position >= end {
+            // The network's buffer as it is.
+            return Ok(first);
+        }
+        let mut member = BytesMut::with_capacity((end - self.position) as usize + first.len());
+        member.extend_from_slice(&first);
+        drop(first);
+        while self.position < end {
+            member.extend_from_slice(&self.piece(end).await?);
+        }
+        Ok(member.freeze())
+    }
+
+    /// The next bytes before `end`, at least one.
+    pub(super) async fn piece(&mut self, end: u64) -> Result<Bytes, ReadError> {
+        if self.held.is_empty() {
+            self.fill().await?;
+        }
+        let wanted = end.saturating_sub(self.position).min(self.held.len() as u64);
+        Ok(self.take(wanted))
+    }
+
+    fn take(&mut self, len: u64) -> Bytes {
+        let taken = self.held.split_to((len as usize).min(self.held.len()));
+        self.position += taken.len() as u64;
+        taken
+    }
+
+    /// Waits for more, for a bounded time.
+    async fn fill(&mut self) -> Result<(), ReadError> {
+        make_way(self.layer, self.window).await;
+        let began = Instant::now();
+        let limit = self.layer.engine.config.read_timeout;
+        loop {
+            match timeout(STALL.min(limit), self.stream.next()).await {
+                Ok(Some(Ok(bytes))) if bytes.is_empty() => {}
+                Ok(Some(Ok(bytes))) => {
+                    if self.window.class() == Class::Demand {
+                        self.busy.resume();
+                    }
+                    self.received += bytes.len() as u64;
+                    self.layer.counters.received(self.window.class(), bytes.len() as u64);
+                    self.held = bytes;
+                    return self.check_pace();
+                }
+                Ok(Some(Err(error))) => return Err(error.into()),
+                Ok(None) => return Err(ended_early(self.position).into()),
+                Err(_) => {
+                    self.busy.pause();
+                    self.turn = None;
+                    self.check_pace()?;
+                }
+            }
+            if began.elapsed() >= limit {
+                return Err(ReadError::TimedOut(limit));
+            }
+        }
+    }
+
+    /// Memory that others wait for is not for members that hardly move.
+    fn check_pace(&self) -> Result<(), ReadError> {
+        let Some((began, before)) = self.began else { return Ok(()) };
+        let seconds = began.elapsed().as_secs();
+        let slow = seconds > 0 && self.received - before < seconds * SLOWEST;
+        if slow && self.layer.engine.budget.is_short() { Err(too_slow().into()) } else { Ok(()) }
+    }
+}
+
+/// The background stands back while others get bytes.
+async fn make_way(layer: &Layer, window: &Window) {
+    let activity = &layer.engine.activity;
+    if window.class() != Class::Background || activity.is_quiet() {
+        return;
+    }
+    tokio::select! {
+        () = activity.quiet() => {}
+        () = window.promoted() => {}
+        () = tokio::time::sleep(LONGEST_PAUSE) => {}
+    }
+}
+
+fn ended_early(position: u64) -> SourceError {
+    SourceError::new(SourceErrorKind::Protocol, format!("the blob's bytes ended early, at {position}"))
+}
+
+fn too_slow() -> SourceError {
+    SourceError::new(SourceErrorKind::TimedOut, "the blob's bytes come too slowly to hold memory for them")
+}

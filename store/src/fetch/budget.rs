@@ -1,0 +1,161 @@
+//! The memory budget: one for all layers, for members from their first received byte until they are decoded.
+//!
+//! A charge covers a member's compressed and uncompressed bytes at once, so that whoever holds one needs no second one
+//! to go on: it waits for the network (and gives up if that is slow while others wait, see `receive.rs`) or for a
+//! decoding thread, never for the budget. Demand goes first and has a reserve that other classes cannot use.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::Class;
+
+/// The part of the budget that is kept for demand.
+const RESERVE: u64 = 4;
+
+/// A number of bytes to share.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    limit: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    used: u64,
+    /// By class.
+    queues: [VecDeque<Waiter>; 4],
+}
+
+#[derive(Debug)]
+struct Waiter {
+    amount: u64,
+    granted: oneshot::Sender<Charge>,
+}
+
+/// A share of the budget; dropping it gives it back.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    budget: Arc<Budget>,
+    amount: u64,
+}
+
+// === impl Budget ===
+
+impl Budget {
+    pub(crate) fn new(limit: u64) -> Arc<Self> {
+        Arc::new(Self { limit: limit.max(1), state: Mutex::default() })
+    }
+
+    /// Waits for `amount` bytes, or for the whole budget if it is less.
+    pub(crate) async fn charge(self: &Arc<Self>, class: Class, amount: u64) -> Charge {
+        let (granted, charge) = oneshot::channel();
+        let waiter = Waiter { amount: amount.min(self.limit_of(class)), granted };
+        if let Some(queue) = self.state.lock().queues.get_mut(class as usize) {
+            queue.push_back(waiter);
+        }
+        self.grant();
+        // The budget never drops a waiter, so that an error cannot happen; an empty charge does no harm.
+        charge.await.unwrap_or_else(|_| Charge { budget: Arc::clone(self), amount: 0 })
+    }
+
+    /// Whether anyone waits.
+    pub(crate) fn is_short(&self) -> bool {
+        self.state.lock().queues.iter().any(|queue| !queue.is_empty())
+    }
+
+    /// Bytes in use.
+    pub(crate) fn used(&self) -> u64 {
+        self.state.lock().used
+    }
+
+    fn limit_of(&self, class: Class) -> u64 {
+        if class == Class::Demand { self.limit } else { (self.limit - self.limit / RESERVE).max(1) }
+    }
+
+    fn grant(self: &Arc<Self>) {
+        while let Some(waiter) = self.next() {
+            let charge = Charge { budget: Arc::clone(self), amount: waiter.amount };
+            if let Err(mut refused) = waiter.granted.send(charge) {
+                // Given back here and not by dropping it, which would end up here again, a level deeper.
+                self.state.lock().used -= std::mem::take(&mut refused.amount);
+            }
+        }
+    }
+
+    /// Takes the next waiter whose amount is free, in the order of classes; nobody overtakes a class that waits.
+    fn next(&self) -> Option<Waiter> {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let classes = [Class::Demand, Class::ReadAhead, Class::Prefetch, Class::Background];
+        let (class, queue) =
+            classes.into_iter().zip(&mut state.queues).find(|(_, queue)| !queue.is_empty())?;
+        let amount = queue.front()?.amount;
+        if state.used.saturating_add(amount) > self.limit_of(class) {
+            return None;
+        }
+        state.used += amount;
+        queue.pop_front()
+    }
+}
+
+// === impl Charge ===
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        if self.amount > 0 {
+            self.budget.state.lock().used -= self.amount;
+            self.budget.grant();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(20);
+
+    #[tokio::test]
+    async fn demand_has_a_reserve_and_goes_first() {
+        let budget = Budget::new(100);
+        let background = budget.charge(Class::Background, 75).await;
+        assert!(timeout(SHORT, budget.charge(Class::Background, 1)).await.is_err());
+        let demand = budget.charge(Class::Demand, 25).await;
+        let later = tokio::spawn({
+            let budget = Arc::clone(&budget);
+            async move { budget.charge(Class::Prefetch, 10).await }
+        });
+        let sooner = tokio::spawn({
+            let budget = Arc::clone(&budget);
+            async move { budget.charge(Class::Demand, 80).await }
+        });
+        tokio::time::sleep(SHORT).await;
+        assert!(budget.is_short());
+        drop(background);
+        drop(demand);
+        let sooner = timeout(SHORT * 10, sooner).await.unwrap().unwrap();
+        assert!(!later.is_finished());
+        drop(sooner);
+        drop(later.await.unwrap());
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn more_than_there_is_takes_it_all() {
+        let budget = Budget::new(100);
+        let all = budget.charge(Class::Demand, 1000).await;
+        assert_eq!(budget.used(), 100);
+        for _ in 0..10 {
+            assert!(timeout(Duration::ZERO, budget.charge(Class::Demand, 1)).await.is_err());
+        }
+        drop(all);
+        assert_eq!(budget.used(), 0);
+        assert!(!budget.is_short());
+    }
+}

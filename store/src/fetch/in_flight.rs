@@ -1,0 +1,173 @@
+//! Chunks on their way: each in one window only, with everyone who waits for it.
+//!
+//! The lock is held for look-ups only, never across I/O or an await.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
+
+use bytes::Bytes;
+use estargz::ChunkId;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::oneshot;
+
+use super::window::Window;
+use crate::{Class, ReadError, decode::MemberJob};
+
+/// What became of a chunk that was waited for.
+#[derive(Debug, Clone)]
+pub(crate) enum Outcome {
+    /// It is in the content file.
+    Stored,
+    /// It was verified but could not be stored.
+    Held(Bytes),
+    /// It cannot be had now.
+    Failed(ReadError),
+}
+
+/// A promise of an [`Outcome`].
+pub(crate) type Waiting = oneshot::Receiver<Outcome>;
+
+/// The chunks of one layer that are on their way.
+#[derive(Debug, Default)]
+pub(crate) struct InFlight(Mutex<Table>);
+
+/// See [`InFlight`].
+#[derive(Debug, Default)]
+pub(crate) struct Table(HashMap<ChunkId, Pending>);
+
+#[derive(Debug)]
+struct Pending {
+    window: Arc<Window>,
+    /// Where it is decoded, once its bytes are here.
+    job: Weak<MemberJob>,
+    waiters: Vec<oneshot::Sender<Outcome>>,
+}
+
+/// What somebody who joined a chunk on its way has to know.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    pub(crate) waiting: Waiting,
+    pub(crate) window: Arc<Window>,
+    /// What the window's class was before.
+    pub(crate) class: Class,
+    /// The decoding that is to be hurried up.
+    pub(crate) job: Option<Arc<MemberJob>>,
+}
+
+// === impl InFlight ===
+
+impl InFlight {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Table> {
+        self.0.lock()
+    }
+
+    /// A chunk has come to an end: tells everyone who waits. `outcome` is not asked for if nobody does.
+    pub(crate) fn settle(&self, chunk: ChunkId, outcome: impl FnOnce() -> Outcome) {
+        let pending = self.0.lock().0.remove(&chunk);
+        if let Some(pending) = pending {
+            tell(pending.waiters, outcome);
+        }
+    }
+
+    /// The chunks of `window` that no decoding has taken over will not come.
+    pub(crate) fn abandon(&self, window: &Arc<Window>, error: &ReadError) {
+        for chunk in window.chunks() {
+            let pending = {
+                let mut table = self.0.lock();
+                let ours = table.of(chunk, window).is_some_and(|pending| pending.job.strong_count() == 0);
+                if ours { table.0.remove(&chunk) } else { None }
+            };
+            if let Some(pending) = pending {
+                tell(pending.waiters, || Outcome::Failed(error.clone()));
+            }
+        }
+    }
+
+    /// Settles `chunk` only if it still belongs to `window`.
+    pub(crate) fn settle_of(&self, chunk: ChunkId, window: &Arc<Window>, outcome: impl FnOnce() -> Outcome) {
+        let pending = {
+            let mut table = self.0.lock();
+            if table.of(chunk, window).is_some() { table.0.remove(&chunk) } else { None }
+        };
+        if let Some(pending) = pending {
+            tell(pending.waiters, outcome);
+        }
+    }
+
+    /// The bytes of `chunks` are here and `job` decodes them. Says how urgent that is: read-ahead of a demand
+    /// window that nobody waits for is not demand.
+    pub(crate) fn decoding(&self, chunks: &[ChunkId], window: &Arc<Window>, job: &Arc<MemberJob>) -> Class {
+        let mut table = self.0.lock();
+        let mut waited_for = false;
+        for &chunk in chunks {
+            if let Some(pending) = table.of(chunk, window) {
+                pending.job = Arc::downgrade(job);
+                waited_for |= pending.waiters.iter().any(|waiter| !waiter.is_closed());
+            }
+        }
+        if waited_for { Class::Demand } else { window.class().max(Class::ReadAhead) }
+    }
+
+    /// Moves `chunks` from one window to another, with everyone who waits. Those that are not of the old window any more
+    /// stay. Says whether any moved.
+    pub(crate) fn move_over(&self, chunks: &[ChunkId], from: &Arc<Window>, to: &Arc<Window>) -> bool {
+        let mut table = self.0.lock();
+        let mut moved = false;
+        for &chunk in chunks {
+            if let Some(pending) = table.of(chunk, from) {
+                pending.window = Arc::clone(to);
+                pending.job = Weak::new();
+                moved = true;
+            }
+        }
+        moved
+    }
+
+    /// Number of chunks on their way.
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().0.len()
+    }
+}
+
+// === impl Table ===
+
+impl Table {
+    pub(crate) fn has(&self, chunk: ChunkId) -> bool {
+        self.0.contains_key(&chunk)
+    }
+
+    /// Takes the chunks of a new window.
+    pub(crate) fn insert(&mut self, window: &Arc<Window>) {
+        for chunk in window.chunks() {
+            let (window, job, waiters) = (Arc::clone(window), Weak::new(), Vec::new());
+            self.0.entry(chunk).or_insert(Pending { window, job, waiters });
+        }
+    }
+
+    /// Waits for a chunk that is on its way.
+    pub(crate) fn join(&mut self, chunk: ChunkId) -> Option<Joined> {
+        let pending = self.0.get_mut(&chunk)?;
+        pending.waiters.retain(|waiter| !waiter.is_closed());
+        let (waiter, waiting) = oneshot::channel();
+        pending.waiters.push(waiter);
+        let class = pending.window.class();
+        Some(Joined { waiting, window: Arc::clone(&pending.window), class, job: pending.job.upgrade() })
+    }
+
+    fn of(&mut self, chunk: ChunkId, window: &Arc<Window>) -> Option<&mut Pending> {
+        self.0.get_mut(&chunk).filter(|pending| Arc::ptr_eq(&pending.window, window))
+    }
+}
+
+fn tell(waiters: Vec<oneshot::Sender<Outcome>>, outcome: impl FnOnce() -> Outcome) {
+    if waiters.iter().all(oneshot::Sender::is_closed) {
+        return;
+    }
+    let outcome = outcome();
+    for waiter in waiters {
+        // Whoever gave up waiting does not want to know.
+        let _ = waiter.send(outcome.clone());
+    }
+}

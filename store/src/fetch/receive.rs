@@ -1,0 +1,134 @@
+//! Receiving a window: one request, its members handed on to be decoded one by one.
+
+use std::sync::Arc;
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, SemaphorePermit},
+    time::{Instant, timeout},
+};
+
+use super::{
+    body::Body,
+    large::Large,
+    window::{Member, STREAM_LEN, Window},
+};
+use crate::{BlobSource, Class, Layer, ReadError, decode::MemberJob, stats::chain};
+
+/// Receives `window`. Whatever happens, everyone who waits for one of its chunks will know. Says whether it worked.
+pub(crate) async fn receive(
+    layer: Arc<Layer>,
+    window: Arc<Window>,
+    turn: Option<OwnedSemaphorePermit>,
+) -> Result<(), ReadError> {
+    let left = Left { layer: &layer, window: &window };
+    let received = request(&layer, &window, turn).await;
+    match &received {
+        Ok(()) => layer.back_off.worked(),
+        Err(error) => {
+            layer.back_off.failed();
+            layer.counters.failed(error);
+            tracing::warn!(layer = %layer.key(), span = ?window.span(), error = chain(error), "cannot fetch a window");
+            layer.in_flight.abandon(&window, error);
+        }
+    }
+    drop(left);
+    received
+}
+
+/// Tells those who wait if the task that receives is cut off, as when the runtime ends.
+struct Left<'a> {
+    layer: &'a Layer,
+    window: &'a Arc<Window>,
+}
+
+// === impl Left ===
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        self.layer.in_flight.abandon(self.window, &ReadError::Closed);
+    }
+}
+
+async fn request(
+    layer: &Arc<Layer>,
+    window: &Arc<Window>,
+    turn: Option<OwnedSemaphorePermit>,
+) -> Result<(), ReadError> {
+    let _permit = permit(layer, window).await;
+    layer.back_off.wait().await;
+    let mut busy = layer.engine.activity.window();
+    if window.class() == Class::Demand {
+        busy.resume();
+    }
+    layer.counters.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let source = layer.source();
+    let asked = Instant::now();
+    let stream = open(layer, window, source.as_ref(), &mut busy).await?;
+    let mut body = Body::new(layer, window, stream, busy, turn);
+    let first = window.members.first().map_or(0, |member| member.span.start);
+    body.seek(first).await?;
+    let first_byte = asked.elapsed();
+    let began = Instant::now();
+    let before = body.received();
+    let mut undisturbed = true;
+    for member in &window.members {
+        body.seek(member.span.start).await?;
+        undisturbed &= take(layer, window, member, &mut body).await?;
+    }
+    if undisturbed && window.class() != Class::Background {
+        let bandwidth = layer.engine.bandwidth(source.as_ref());
+        bandwidth.sample(first_byte, body.received() - before, began.elapsed());
+    }
+    Ok(())
+}
+
+/// Asks the source. While it does not answer the request stops counting as activity.
+async fn open(
+    layer: &Layer,
+    window: &Window,
+    source: &dyn BlobSource,
+    busy: &mut super::activity::Busy,
+) -> Result<crate::ByteStream, ReadError> {
+    let limit = layer.engine.config.read_timeout;
+    let mut answer = source.read_range(window.span(), window.class());
+    if let Ok(stream) = timeout(super::body::STALL.min(limit), &mut answer).await {
+        return Ok(stream?);
+    }
+    busy.pause();
+    Ok(timeout(limit, answer).await.map_err(|_| ReadError::TimedOut(limit))??)
+}
+
+/// Waits for the layer's turn. Demand and what is promoted to it have turns of their own.
+async fn permit<'a>(layer: &'a Layer, window: &Window) -> Option<SemaphorePermit<'a>> {
+    if window.class() > Class::Demand {
+        // The background's turns are the store's.
+        if window.class() == Class::Background {
+            return None;
+        }
+        tokio::select! {
+            permit = layer.turns.ahead.acquire() => return permit.ok(),
+            () = window.promoted() => {}
+        }
+    }
+    layer.turns.demand.acquire().await.ok()
+}
+
+/// Takes one member off the body. Says whether it did not have to wait for memory or threads.
+async fn take(
+    layer: &Arc<Layer>,
+    window: &Arc<Window>,
+    member: &Member,
+    body: &mut Body<'_>,
+) -> Result<bool, ReadError> {
+    if member.need > STREAM_LEN {
+        Large::new(layer, window, member)?.receive(body).await?;
+        return Ok(false);
+    }
+    let began = Instant::now();
+    let len = member.span.end - member.span.start;
+    let charge = layer.engine.budget.charge(window.class(), len + member.need).await;
+    let prompt = began.elapsed().as_millis() == 0;
+    let compressed = body.member(member.span.end).await?;
+    MemberJob::new(Arc::clone(layer), Arc::clone(window), member.clone(), compressed, charge).queue();
+    Ok(prompt)
+}

@@ -1,0 +1,173 @@
+//! The files of a layer: `toc`, `index`, `content` and `chunks` in a directory named after its key.
+//!
+//! A directory gets its name once everything in it is on disk, so that what has a name is whole. The index can be built
+//! again from `toc`, and `content` be fetched again, whatever became of them: only `toc` must be right.
+
+mod chunk_map;
+mod content;
+mod staging;
+mod toc_file;
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use estargz::Index;
+
+pub(crate) use self::{
+    chunk_map::{Batch, ChunkMap},
+    content::Content,
+    staging::Staging,
+    toc_file::TocHeader,
+};
+use crate::{LayerKey, StoreError, sys::MappedFile};
+
+/// The index of a layer, mapped from its file.
+pub type LayerIndex = Index<MappedFile>;
+
+const TOC: &str = "toc";
+const INDEX: &str = "index";
+const CONTENT: &str = "content";
+const CHUNKS: &str = "chunks";
+/// Directories of layers that are being made or deleted start with this; no key does.
+const UNFINISHED: &str = ".";
+
+/// The open files of a layer.
+#[derive(Debug)]
+pub(crate) struct LayerFiles {
+    pub(crate) index: LayerIndex,
+    pub(crate) content: Content,
+    pub(crate) chunks: ChunkMap,
+    /// Bytes that `toc`, `index` and `chunks` have.
+    pub(crate) small_bytes: u64,
+}
+
+// === impl LayerFiles ===
+
+impl LayerFiles {
+    /// Opens the layer `key` in the directory `layers`; None if it is not there, or is nothing that can be used.
+    pub(crate) fn open(layers: &Path, key: LayerKey) -> Result<Option<Self>, StoreError> {
+        let dir = layers.join(key.to_string());
+        let toc_path = dir.join(TOC);
+        let mut toc = match File::open(&toc_path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(StoreError::new("open", &toc_path))?,
+        };
+        let header = TocHeader::read(&mut toc).map_err(StoreError::new("read", &toc_path))?;
+        let Some(header) = header.filter(|header| header.key == key) else { return Ok(None) };
+        let Some(index) = open_or_rebuild_index(&dir, &header, &mut toc)? else { return Ok(None) };
+        let content_path = dir.join(CONTENT);
+        let (content, kept) = open_content(&content_path, index.content_len())
+            .map_err(StoreError::new("open", &content_path))?;
+        let chunks_path = dir.join(CHUNKS);
+        let chunks = open_chunks(&chunks_path, index.chunk_count(), kept)
+            .map_err(StoreError::new("open", &chunks_path))?;
+        let small_bytes = [&toc_path, &dir.join(INDEX), &chunks_path]
+            .into_iter()
+            .filter_map(|path| fs::metadata(path).ok())
+            .map(|file| file.len())
+            .sum();
+        Ok(Some(Self { index, content, chunks, small_bytes }))
+    }
+}
+
+/// The layers that have a directory.
+pub(crate) fn keys(layers: &Path) -> Vec<LayerKey> {
+    let Ok(entries) = fs::read_dir(layers) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let header = TocHeader::read(&mut File::open(entry.path().join(TOC)).ok()?).ok()??;
+            (entry.file_name() == header.key.to_string().as_str()).then_some(header.key)
+        })
+        .collect()
+}
+
+/// Makes the directory `layers`, and deletes what an earlier run did not finish making or deleting.
+pub(crate) fn prepare(layers: &Path) -> Result<(), StoreError> {
+    fs::create_dir_all(layers).map_err(StoreError::new("create", layers))?;
+    for entry in fs::read_dir(layers).map_err(StoreError::new("list", layers))?.flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// Deletes a layer's directory. Whoever has its files open can go on using them.
+pub(crate) fn remove(layers: &Path, key: &LayerKey) -> Result<(), StoreError> {
+    let dir = layers.join(key.to_string());
+    let doomed = staging::unfinished_name(layers, key);
+    match fs::rename(&dir, &doomed) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        renamed => renamed.map_err(StoreError::new("rename", &dir))?,
+    }
+    fs::remove_dir_all(&doomed).map_err(StoreError::new("delete", &doomed))
+}
+
+fn open_or_rebuild_index(
+    dir: &Path,
+    header: &TocHeader,
+    toc: &mut File,
+) -> Result<Option<LayerIndex>, StoreError> {
+    let path = dir.join(INDEX);
+    if let Some(index) = open_index(&path, header).map_err(StoreError::new("map", &path))? {
+        return Ok(Some(index));
+    }
+    let built = match header.build_index(toc) {
+        Ok(built) if built.toc_digest == header.key.toc => built,
+        Ok(_) => return Ok(None),
+        Err(error) => {
+            tracing::warn!(layer = %header.key, error = crate::stats::chain(&error), "the kept TOC cannot be used");
+            return Ok(None);
+        }
+    };
+    let new = dir.join("index.new");
+    write_file(&new, &built.index)?;
+    fs::rename(&new, &path).map_err(StoreError::new("rename", &new))?;
+    sync_dir(dir)?;
+    tracing::info!(layer = %header.key, "built the index again from the kept TOC");
+    open_index(&path, header).map_err(StoreError::new("map", &path))
+}
+
+/// The index, if the file is there, of this version and of the right TOC.
+fn open_index(path: &Path, header: &TocHeader) -> io::Result<Option<LayerIndex>> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let index = Index::parse(MappedFile::map(&file)?).ok();
+    Ok(index.filter(|index| index.toc_digest() == header.key.toc && index.blob_size() == header.blob_size))
+}
+
+/// The content file, and whether what it holds is still what the chunk map speaks of.
+fn open_content(path: &Path, len: u64) -> io::Result<(Content, bool)> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    let kept = file.metadata()?.len() == len;
+    if !kept {
+        file.set_len(0)?;
+        file.set_len(len)?;
+    }
+    Ok((Content::new(file), kept))
+}
+
+fn open_chunks(path: &Path, count: u32, kept: bool) -> io::Result<ChunkMap> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    if !kept {
+        ChunkMap::create(&file, count)?;
+        file.sync_data()?;
+    }
+    ChunkMap::open(file, count)
+}
+
+fn write_file(path: &PathBuf, bytes: &[u8]) -> Result<(), StoreError> {
+    let mut file = File::create(path).map_err(StoreError::new("create", path))?;
+    file.write_all(bytes).map_err(StoreError::new("write", path))?;
+    file.sync_all().map_err(StoreError::new("sync", path))
+}
+
+fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(StoreError::new("sync", dir))
+}

@@ -1,0 +1,112 @@
+//! What comes of a window: chunks that matched, and chunks that did not.
+
+use std::{
+    io,
+    sync::{
+        Arc, Weak,
+        atomic::Ordering::{Acquire, Relaxed, Release},
+    },
+};
+
+use bytes::Bytes;
+use estargz::{Chunk, ChunkId};
+
+use super::Layer;
+use crate::{
+    ReadError,
+    fetch::{
+        in_flight::Outcome,
+        receive::receive,
+        window::{Member, Window},
+    },
+    flush::Dirty,
+};
+
+/// How often bytes that do not match are asked for again.
+const SECOND_CHANCES: u32 = 2;
+
+// === impl Layer ===
+
+impl Layer {
+    /// Writes a verified chunk, makes it known, and wakes everyone who waits for it. If it cannot be written, they get
+    /// it from memory.
+    pub(crate) fn store_chunk(self: &Arc<Self>, id: ChunkId, chunk: &Chunk, data: &[u8]) {
+        if self.files.chunks.has(id) {
+            return self.in_flight.settle(id, || Outcome::Stored);
+        }
+        match self.files.content.write(data, chunk.content_offset) {
+            Ok(()) => self.stored(id, chunk.len),
+            Err(error) => {
+                self.cannot_store(&error);
+                self.in_flight.settle(id, || Outcome::Held(Bytes::copy_from_slice(data)));
+            }
+        }
+    }
+
+    /// A chunk was verified and written.
+    pub(crate) fn stored(self: &Arc<Self>, id: ChunkId, len: u64) {
+        if self.files.chunks.add(id, len) {
+            self.storage_failing.store(false, Release);
+            self.record_later(id, len);
+        }
+        self.in_flight.settle(id, || Outcome::Stored);
+    }
+
+    /// The content file takes no more.
+    pub(crate) fn cannot_store(&self, error: &io::Error) {
+        self.counters.failed(error);
+        if !self.storage_failing.swap(true, Release) {
+            tracing::error!(layer = %self.key(), %error, "cannot write the content file, serving without keeping");
+        }
+    }
+
+    pub(crate) fn is_storage_failing(&self) -> bool {
+        self.storage_failing.load(Acquire)
+    }
+
+    fn record_later(self: &Arc<Self>, id: ChunkId, len: u64) {
+        let limit = self.engine.config.flush_bytes;
+        let (first, full) = {
+            let mut unsynced = self.unsynced.lock();
+            unsynced.chunks.push(id.0);
+            let before = unsynced.bytes;
+            unsynced.bytes += len;
+            (unsynced.chunks.len() == 1, before < limit && unsynced.bytes >= limit)
+        };
+        if first || full {
+            let layer: Weak<Self> = Arc::downgrade(self);
+            self.engine.flusher.notify(Dirty { key: self.key(), layer, urgent: full });
+        }
+    }
+
+    /// Chunks of `member` do not match. They are asked for again from the origin, twice at most; then whoever waits
+    /// gets an error.
+    pub(crate) fn refuse(
+        self: &Arc<Self>,
+        window: &Arc<Window>,
+        member: &Member,
+        bad: Vec<(ChunkId, String)>,
+    ) {
+        self.counters.verify_failures.fetch_add(1, Relaxed);
+        let source = self.source();
+        source.distrust();
+        if window.attempt < SECOND_CHANCES {
+            let chunks: Vec<_> = bad.iter().map(|(id, _)| *id).collect();
+            let member = Member { chunks, ..member.clone() };
+            let again = Arc::new(Window::new(vec![member.clone()], window.class(), window.attempt + 1));
+            if self.in_flight.move_over(&member.chunks, window, &again) {
+                tracing::warn!(layer = %self.key(), span = ?member.span, source = source.describe(),
+                    "bytes do not match their digest, asking the origin again");
+                self.engine.runtime.spawn(receive(Arc::clone(self), again, None));
+            }
+            return;
+        }
+        for (id, reason) in bad {
+            let error = ReadError::Corrupt { chunk: id.0, reason: reason.into() };
+            tracing::error!(layer = %self.key(), %error, span = ?member.span, source = source.describe(),
+                "the blob does not match its TOC");
+            self.counters.failed(&error);
+            self.in_flight.settle_of(id, window, || Outcome::Failed(error));
+        }
+    }
+}

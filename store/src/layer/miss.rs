@@ -1,0 +1,188 @@
+//! Asking for what is missing.
+
+use std::{ops::Range, sync::Arc};
+
+use estargz::{Chunk, ChunkId, IndexError};
+
+use super::Layer;
+use crate::{
+    Class, ReadError,
+    fetch::{
+        in_flight::{Joined, Table, Waiting},
+        reach::Reach,
+        receive::receive,
+        window::{Chunks, Window},
+    },
+};
+
+/// What windows of a layer are cut from, while nobody else cuts.
+struct View<'a> {
+    layer: &'a Layer,
+    table: &'a Table,
+}
+
+// === impl Layer ===
+
+impl Layer {
+    /// Waits for `missing`: joins what is on its way and asks for the rest.
+    pub(super) fn demand(
+        self: &Arc<Self>,
+        missing: &[ChunkId],
+    ) -> Result<Vec<(ChunkId, Waiting)>, ReadError> {
+        let product = self.engine.bandwidth(self.source().as_ref()).product();
+        let (mut waits, mut windows, mut hurried) = (Vec::new(), Vec::new(), Vec::new());
+        let mut ahead = None;
+        {
+            let mut table = self.in_flight.lock();
+            for &chunk in missing {
+                // It may have arrived since it was found missing: bits are set before chunks leave the table.
+                if self.files.chunks.has(chunk) {
+                    continue;
+                }
+                if !table.has(chunk) {
+                    let at = self.chunk(chunk)?.member_start;
+                    let mut pattern = self.pattern.lock();
+                    let reach = pattern.reach(at, product, self.engine.bounds());
+                    let window = self.cut(&table, chunk, reach, Class::Demand)?;
+                    pattern.chosen(window.span().end, reach);
+                    ahead = reach.sequential.then(|| window.span().end);
+                    table.insert(&window);
+                    windows.push(window);
+                }
+                if let Some(Joined { waiting, window, class, job }) = table.join(chunk) {
+                    if window.promote(Class::Demand) && class == Class::ReadAhead {
+                        ahead = Some(window.span().end);
+                    }
+                    hurried.extend(job);
+                    waits.push((chunk, waiting));
+                }
+            }
+        }
+        for window in windows {
+            self.engine.runtime.spawn(receive(Arc::clone(self), window, None));
+        }
+        for job in hurried {
+            job.hurry();
+        }
+        if let Some(end) = ahead {
+            self.read_ahead(end, product);
+        }
+        Ok(waits)
+    }
+
+    /// A reader goes through the blob in order and will soon be at `at`.
+    fn read_ahead(self: &Arc<Self>, at: u64, product: u64) {
+        let chunks = self.files.index.chunks_in(at..self.files.index.toc_offset());
+        let first = ChunkId(chunks.start);
+        let window = {
+            let mut table = self.in_flight.lock();
+            if chunks.is_empty() || !(View { layer: self, table: &table }).is_free(first) {
+                return;
+            }
+            let mut pattern = self.pattern.lock();
+            let reach = pattern.reach(at, product, self.engine.bounds());
+            let Ok(window) = self.cut(&table, first, reach, Class::ReadAhead) else { return };
+            pattern.chosen(window.span().end, reach);
+            table.insert(&window);
+            window
+        };
+        self.engine.runtime.spawn(receive(Arc::clone(self), window, None));
+    }
+
+    /// Takes the next window of free chunks within `chunks`, in blob order.
+    pub(crate) fn next_window(&self, chunks: Range<u32>, reach: Reach, class: Class) -> Option<Arc<Window>> {
+        let mut table = self.in_flight.lock();
+        let first = self.first_free(&table, &chunks)?;
+        let mut window = self.cut(&table, first, reach, class).ok()?;
+        if chunks.end < self.files.index.chunk_count() {
+            window = self.within(&window, &chunks)?;
+        }
+        table.insert(&window);
+        Some(window)
+    }
+
+    /// Whether a chunk is neither here nor on its way.
+    pub(crate) fn has_free_chunk(&self) -> bool {
+        self.first_free(&self.in_flight.lock(), &(0..u32::MAX)).is_some()
+    }
+
+    fn first_free(&self, table: &Table, chunks: &Range<u32>) -> Option<ChunkId> {
+        let mut from = chunks.start;
+        loop {
+            let missing = self.files.chunks.first_missing(from).filter(|missing| *missing < chunks.end)?;
+            if !table.has(ChunkId(missing)) {
+                return Some(ChunkId(missing));
+            }
+            from = missing + 1;
+        }
+    }
+
+    /// The members of `window` that begin within `chunks`.
+    fn within(&self, window: &Window, chunks: &Range<u32>) -> Option<Arc<Window>> {
+        let inside = |id: &ChunkId| chunks.contains(&id.0);
+        let members = window.members.iter().filter(|member| member.chunks.iter().any(inside)).cloned();
+        let members: Vec<_> = members.collect();
+        (!members.is_empty()).then(|| Arc::new(Window::new(members, window.class(), 0)))
+    }
+
+    fn cut(
+        &self,
+        table: &Table,
+        wanted: ChunkId,
+        reach: Reach,
+        class: Class,
+    ) -> Result<Arc<Window>, IndexError> {
+        let members = Window::cut(&View { layer: self, table }, wanted, reach)?;
+        Ok(Arc::new(Window::new(members, class, 0)))
+    }
+
+    /// Fetches `ranges` of chunk numbers, one after another, more urgently than the background.
+    pub fn prefetch(self: &Arc<Self>, ranges: Vec<Range<u32>>) {
+        let layer = Arc::clone(self);
+        self.engine.runtime.spawn(async move {
+            let forward = layer.engine.config.background_window;
+            for range in ranges {
+                let reach = Reach { backward: 0, forward, sequential: false };
+                while let Some(window) = layer.next_window(range.clone(), reach, Class::Prefetch) {
+                    if receive(Arc::clone(&layer), window, None).await.is_err() {
+                        // Demand and the background will come to it.
+                        return;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Fetches what the image's author wants fetched first: all before the prefetch landmark. Without a landmark, the
+    /// first `len` bytes of the blob.
+    pub fn start_prefetch(self: &Arc<Self>, len: u64) {
+        let end = self.files.index.prefetch_end().unwrap_or(len);
+        let chunks = self.files.index.chunks_in(0..end);
+        if !chunks.is_empty() {
+            self.prefetch(vec![chunks]);
+        }
+    }
+
+    /// Completes the layer while nobody waits for anything. May be called again after a failure, or any time.
+    pub fn start_background(self: &Arc<Self>) {
+        if self.engine.config.background {
+            self.engine.background.add(self);
+        }
+    }
+}
+
+// === impl View ===
+
+impl Chunks for View<'_> {
+    fn count(&self) -> u32 {
+        self.layer.files.index.chunk_count()
+    }
+
+    fn chunk(&self, id: ChunkId) -> Result<Chunk, IndexError> {
+        self.layer.chunk(id)
+    }
+
+    fn is_free(&self, id: ChunkId) -> bool {
+        !self.layer.files.chunks.has(id) && !self.table.has(id)
+    }
+}

@@ -1,0 +1,112 @@
+//! Reading a file of a layer.
+
+use std::{ops::Range, sync::Arc, sync::atomic::Ordering::Relaxed};
+
+use bytes::Bytes;
+use estargz::{ChunkId, NodeId};
+use tokio::time::timeout;
+
+use super::Layer;
+use crate::{ReadError, fetch::in_flight::Outcome};
+
+/// Bytes of a file that exist.
+#[derive(Debug, Clone)]
+pub(super) struct Extent {
+    node: NodeId,
+    /// In the file.
+    range: Range<u64>,
+    /// Where the file starts in the content file.
+    base: u64,
+}
+
+// === impl Layer ===
+
+impl Layer {
+    /// Fills `buf` from a file's bytes at `offset` if all of them are here; None if some are not. The number of bytes is
+    /// less than the length of `buf` only at the end of the file. Waits for nothing but the local disk.
+    pub fn read_cached(&self, node: NodeId, offset: u64, buf: &mut [u8]) -> Result<Option<usize>, ReadError> {
+        let Some(extent) = self.extent(node, offset, buf.len())? else { return Ok(Some(0)) };
+        if !self.is_here(&extent)? {
+            return Ok(None);
+        }
+        let buf = buf.get_mut(..extent.len()).unwrap_or_default();
+        self.files.content.read(buf, extent.base + extent.range.start)?;
+        self.counters.hits.fetch_add(1, Relaxed);
+        Ok(Some(extent.len()))
+    }
+
+    /// The bytes of a file from `offset` on, `len` of them or up to the end of the file, once they are here and
+    /// verified. Ends within [`read_timeout`](crate::StoreConfig::read_timeout).
+    pub async fn read(self: &Arc<Self>, node: NodeId, offset: u64, len: usize) -> Result<Bytes, ReadError> {
+        let Some(extent) = self.extent(node, offset, len)? else { return Ok(Bytes::new()) };
+        if self.is_here(&extent)? {
+            self.counters.hits.fetch_add(1, Relaxed);
+            return self.assemble(&extent, &[]);
+        }
+        self.counters.misses.fetch_add(1, Relaxed);
+        let limit = self.engine.config.read_timeout;
+        let read = timeout(limit, self.fetch(&extent)).await.unwrap_or(Err(ReadError::TimedOut(limit)));
+        read.inspect_err(|error| self.counters.failed(error))
+    }
+
+    async fn fetch(self: &Arc<Self>, extent: &Extent) -> Result<Bytes, ReadError> {
+        let waits = self.demand(&self.missing(extent)?)?;
+        let mut held = Vec::new();
+        for (chunk, waiting) in waits {
+            match waiting.await {
+                Ok(Outcome::Stored) => {}
+                Ok(Outcome::Held(bytes)) => held.push((chunk, bytes)),
+                Ok(Outcome::Failed(error)) => return Err(error),
+                Err(_) => return Err(ReadError::Closed),
+            }
+        }
+        self.assemble(extent, &held)
+    }
+
+    /// The part of what is asked for that exists.
+    fn extent(&self, node: NodeId, offset: u64, len: usize) -> Result<Option<Extent>, ReadError> {
+        let file = self.files.index.file(node)?;
+        let end = file.size.min(offset.saturating_add(len as u64));
+        Ok((offset < end).then_some(Extent { node, range: offset..end, base: file.content_offset }))
+    }
+
+    fn is_here(&self, extent: &Extent) -> Result<bool, ReadError> {
+        if self.files.chunks.is_complete() {
+            return Ok(true);
+        }
+        let mut chunks = self.files.index.chunks_of(extent.node, extent.range.clone())?;
+        Ok(chunks.all(|chunk| self.files.chunks.has(chunk)))
+    }
+
+    fn missing(&self, extent: &Extent) -> Result<Vec<ChunkId>, ReadError> {
+        let chunks = self.files.index.chunks_of(extent.node, extent.range.clone())?;
+        Ok(chunks.filter(|&chunk| !self.files.chunks.has(chunk)).collect())
+    }
+
+    /// The bytes out of the content file, and out of `held` where they could not be stored.
+    fn assemble(&self, extent: &Extent, held: &[(ChunkId, Bytes)]) -> Result<Bytes, ReadError> {
+        let mut bytes = vec![0; extent.len()];
+        let start = extent.base + extent.range.start;
+        self.files.content.read(&mut bytes, start)?;
+        for (id, data) in held {
+            let chunk = self.chunk(*id)?;
+            let from = start.max(chunk.content_offset);
+            let end = (start + extent.len() as u64).min(chunk.content_offset + chunk.len);
+            let place = (from - start) as usize..end.saturating_sub(start) as usize;
+            let part =
+                (from - chunk.content_offset) as usize..end.saturating_sub(chunk.content_offset) as usize;
+            if let (Some(place), Some(part)) = (bytes.get_mut(place), data.get(part)) {
+                place.copy_from_slice(part);
+            }
+        }
+        Ok(bytes.into())
+    }
+}
+
+// === impl Extent ===
+
+impl Extent {
+    fn len(&self) -> usize {
+        (self.range.end - self.range.start) as usize
+    }
+}

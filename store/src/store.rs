@@ -1,0 +1,105 @@
+//! The store: all layers under one root.
+
+mod open;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+
+pub use self::open::TAIL_LEN;
+use crate::{BlobSource, Layer, LayerKey, StoreConfig, StoreError, engine::Engine, files};
+
+/// The layers of a daemon. One for each root; the caller sees to that.
+pub struct Store {
+    dir: PathBuf,
+    engine: Arc<Engine>,
+    layers: Mutex<HashMap<LayerKey, Arc<Layer>>>,
+    opening: Mutex<HashMap<LayerKey, open::Opening>>,
+}
+
+// === impl Store ===
+
+impl Store {
+    /// Opens the store in `config.root`, which it makes if it is not there. Must be called inside a tokio runtime, which
+    /// then does the fetching.
+    pub fn open(config: StoreConfig) -> Result<Arc<Self>, StoreError> {
+        let dir = config.root.join("layers");
+        files::prepare(&dir)?;
+        let engine = Engine::start(config).map_err(StoreError::new("start the threads for", &dir))?;
+        Ok(Arc::new(Self { dir, engine, layers: Mutex::default(), opening: Mutex::default() }))
+    }
+
+    /// The layer, if it is open or its files are there. Never uses the network. Its missing bytes come from `source`
+    /// from now on. Takes as long as building an index if the layer's index has to be built again.
+    pub fn attach(
+        &self,
+        key: LayerKey,
+        source: Arc<dyn BlobSource>,
+    ) -> Result<Option<Arc<Layer>>, StoreError> {
+        // Held across local I/O, so that a layer is opened once.
+        let mut layers = self.layers.lock();
+        if let Some(layer) = layers.get(&key) {
+            layer.set_source(source);
+            return Ok(Some(Arc::clone(layer)));
+        }
+        let Some(files) = files::LayerFiles::open(&self.dir, key)? else { return Ok(None) };
+        let layer = Layer::new(key, files, Arc::clone(&self.engine), source);
+        layers.insert(key, Arc::clone(&layer));
+        Ok(Some(layer))
+    }
+
+    /// The open layers.
+    pub fn layers(&self) -> Vec<Arc<Layer>> {
+        self.layers.lock().values().cloned().collect()
+    }
+
+    /// The layer, if it is open.
+    pub fn layer(&self, key: &LayerKey) -> Option<Arc<Layer>> {
+        self.layers.lock().get(key).cloned()
+    }
+
+    /// The layers whose files are there, open or not.
+    pub fn keys_on_disk(&self) -> Vec<LayerKey> {
+        files::keys(&self.dir)
+    }
+
+    /// Deletes a layer's files. Whoever holds the layer can go on reading.
+    pub fn remove(&self, key: &LayerKey) -> Result<(), StoreError> {
+        let mut layers = self.layers.lock();
+        if let Some(layer) = layers.remove(key) {
+            layer.mark_removed();
+        }
+        files::remove(&self.dir, key)
+    }
+
+    /// Records what was fetched of all layers. Blocks; for an orderly end.
+    pub fn flush(&self) {
+        self.layers().iter().for_each(|layer| layer.flush());
+    }
+
+    /// Bytes of the memory budget that are in use.
+    pub fn memory_in_use(&self) -> u64 {
+        self.engine.budget.used()
+    }
+
+    fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
