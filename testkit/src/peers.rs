@@ -3,12 +3,13 @@
 //! Nothing here touches the machine's own containerd or Docker: every peer gets its own root, state and
 //! socket below one directory, and is stopped, with its mounts, when its handle is dropped.
 
+use std::path::Path;
+
 pub mod containerd;
 pub mod dockerd;
 pub mod go_tools;
+pub mod rival;
 pub mod starlingd;
-
-use std::path::Path;
 
 /// `PATH` with `tools` first: containerd looks its shim up there, and the shim runc.
 fn path_with(tools: &Path) -> String {

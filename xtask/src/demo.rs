@@ -36,6 +36,9 @@ pub(crate) struct Options {
     /// Bandwidth of the registry, in Mbit/s; unlimited when 0
     #[arg(long, default_value_t = 0)]
     mbit: u64,
+    /// Also measure stargz-snapshotter, the published library in its default configuration
+    #[arg(long)]
+    rival: bool,
     /// Print the figures as JSON
     #[arg(long)]
     json: bool,
@@ -68,7 +71,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut samples = Vec::new();
     for run in 0..options.runs {
         // In turn, the order swapped each time: what the first leaves in caches of the machine helps both.
-        let mut kinds = [start::Kind::FullPull, start::Kind::Lazy];
+        let mut kinds = vec![start::Kind::FullPull, start::Kind::Lazy];
+        kinds.extend(options.rival.then_some(start::Kind::Rival));
         if run % 2 == 1 {
             kinds.reverse();
         }

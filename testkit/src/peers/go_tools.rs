@@ -114,6 +114,19 @@ pub fn ensure(tool: &GoTool) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Builds the package `package` of our own Go module in `source`; go itself knows when that is up to date.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn build_module(name: &str, source: &Path, package: &str) -> Result<PathBuf> {
+    let dir = bin_dir();
+    fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+    let program = dir.canonicalize()?.join(name);
+    let target = program.to_str().context("a path in UTF-8")?;
+    go(source, "0", &["build", "-trimpath", "-ldflags", "-s -w", "-o", target, package], None)?;
+    Ok(program)
+}
+
 fn install(tool: &GoTool, bin: &Path, tags: &str, cgo: &str) -> Result<()> {
     let package = format!("{}@{}", tool.package, tool.version);
     go(

@@ -7,17 +7,32 @@ use super::start::{Kind, Sample};
 
 /// Prints medians of `samples` as a table, and as JSON on request.
 pub(crate) fn print(samples: &[Sample], as_json: bool) -> Result<()> {
-    let full = Medians::of(samples, Kind::FullPull)?;
-    let lazy = Medians::of(samples, Kind::Lazy)?;
-    println!("\n| cold start, median of {} | full pull (overlayfs) | Starling |", full.runs);
-    println!("|---|---|---|");
-    println!("| pull done | {:.2} s | {:.2} s |", full.pulled, lazy.pulled);
-    println!("| program ready | {:.2} s | {:.2} s |", full.ready, lazy.ready);
-    println!("| bytes from the registry until ready | {:.1} MB | {:.1} MB |", full.megabytes, lazy.megabytes);
-    println!("| requests until ready | {} | {} |", full.requests, lazy.requests);
-    println!("\nStarling was ready {:.1} x as soon as the full pull.", full.ready / lazy.ready);
+    let mut columns = Vec::new();
+    for (kind, name) in [
+        (Kind::FullPull, "full pull (overlayfs)"),
+        (Kind::Rival, "stargz-snapshotter"),
+        (Kind::Lazy, "Starling"),
+    ] {
+        if samples.iter().any(|sample| sample.kind == kind) {
+            columns.push((name, Medians::of(samples, kind)?));
+        }
+    }
+    let runs = columns.first().map_or(0, |(_, medians)| medians.runs);
+    let row = |title: &str, cell: &dyn Fn(&Medians) -> String| {
+        let cells: Vec<String> = columns.iter().map(|(_, medians)| cell(medians)).collect();
+        println!("| {title} | {} |", cells.join(" | "));
+    };
+    println!();
+    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+    println!("| cold start, median of {runs} | {} |", names.join(" | "));
+    println!("|---|{}", "---|".repeat(columns.len()));
+    row("pull done", &|medians| format!("{:.2} s", medians.pulled));
+    row("program ready", &|medians| format!("{:.2} s", medians.ready));
+    row("bytes from the registry until ready", &|medians| format!("{:.1} MB", medians.megabytes));
+    row("requests until ready", &|medians| medians.requests.to_string());
     if as_json {
-        println!("{}", json!({ "full_pull": full.json(), "starling": lazy.json() }));
+        let figures = columns.iter().map(|(name, medians)| ((*name).to_owned(), medians.json()));
+        println!("{}", serde_json::Value::Object(figures.collect()));
     }
     Ok(())
 }

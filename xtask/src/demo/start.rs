@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use testkit::{
     peers::{
         containerd::{Containerd, Plugin},
+        rival::Rival,
         starlingd::Starlingd,
     },
     scratch::mounts_below,
@@ -26,6 +27,8 @@ pub(crate) enum Kind {
     FullPull,
     /// Starling.
     Lazy,
+    /// stargz-snapshotter in its default configuration, with the same image as Starling.
+    Rival,
 }
 
 /// What one cold start took, from the request to pull.
@@ -47,6 +50,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::FullPull => "full pull",
             Self::Lazy => "starling",
+            Self::Rival => "stargz",
         })
     }
 }
@@ -71,32 +75,53 @@ impl fmt::Display for Sample {
 /// Something does not start, or the program ends without the line that means it is ready.
 pub(crate) fn cold_start(scratch: &Path, images: &Images, kind: Kind, line: Option<&str>) -> Result<Sample> {
     let dir = tempfile::Builder::new().prefix("run-").tempdir_in(scratch)?;
-    let (daemon, snapshotter, reference) = match kind {
-        Kind::FullPull => (None, "overlayfs", images.plain()),
-        Kind::Lazy => {
-            let daemon = Starlingd::start(&images.starlingd(), &dir.path().join("starling"), "")?;
-            (Some(daemon), "starling", images.estargz())
-        }
-    };
-    let plugin: Option<Plugin> = daemon.as_ref().map(|daemon| daemon.plugin(snapshotter));
+    let image = if kind == Kind::FullPull { images.plain() } else { images.estargz() };
+    let served = Served::start(&dir.path().join("snapshotter"), images, kind)?;
+    let plugin = served.plugin();
+    let snapshotter = plugin.as_ref().map_or("overlayfs", |plugin| plugin.name.as_str());
     let containerd = Containerd::start(&dir.path().join("containerd"), plugin.as_ref())?;
     drop_page_cache();
     images.registry.clear_requests();
     let asked = Instant::now();
-    containerd.ctr(&["images", "pull", "--plain-http", "--snapshotter", snapshotter, &reference])?;
+    containerd.ctr(&["images", "pull", "--plain-http", "--snapshotter", snapshotter, &image])?;
     let pulled = asked.elapsed();
-    run_until_ready(&containerd, snapshotter, &reference, line)?;
+    run_until_ready(&containerd, snapshotter, &image, line)?;
     let ready = asked.elapsed();
     let bytes = images.registry.bytes_sent();
     let requests = images.registry.requests().len() as u64;
     containerd.ctr(&["containers", "delete", "demo"])?;
     drop(containerd);
-    drop(daemon);
+    drop(served);
     for mount in mounts_below(dir.path()) {
         nix::mount::umount2(&mount, nix::mount::MntFlags::MNT_DETACH)
             .with_context(|| format!("unmount {}", mount.display()))?;
     }
     Ok(Sample { kind, pulled, ready, bytes, requests })
+}
+
+/// The snapshotter of a cold start, as a process; ended when dropped.
+enum Served {
+    Containerd,
+    Starling(Starlingd),
+    Rival(Rival),
+}
+
+impl Served {
+    fn start(dir: &Path, images: &Images, kind: Kind) -> Result<Self> {
+        Ok(match kind {
+            Kind::FullPull => Self::Containerd,
+            Kind::Lazy => Self::Starling(Starlingd::start(&images.starlingd(), dir, "")?),
+            Kind::Rival => Self::Rival(Rival::start(dir)?),
+        })
+    }
+
+    fn plugin(&self) -> Option<Plugin> {
+        match self {
+            Self::Containerd => None,
+            Self::Starling(daemon) => Some(daemon.plugin("starling")),
+            Self::Rival(rival) => Some(rival.plugin("stargz")),
+        }
+    }
 }
 
 /// Runs the image's command; returns when it prints `line`, or when it ends if there is none to wait for.
