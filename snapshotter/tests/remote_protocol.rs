@@ -22,6 +22,8 @@ use snapshotter::{
 use tokio::sync::Notify;
 use tonic::Code;
 
+/// More than many HTTP/2 servers allow at once on a connection: containerd has only one.
+const HANGING: usize = 300;
 const LAYER_DIGEST: &str = "containerd.io/snapshot/cri.layer-digest";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -263,6 +265,31 @@ async fn a_client_that_goes_away_leaves_nothing_locked() {
     }
     assert!(!daemon.layers.cleanups.lock().is_empty());
     assert!(daemon.list(&[]).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prepares_that_hang_hold_nobody_up() {
+    let daemon = Arc::new(Daemon::start().await);
+    *daemon.layers.gate.lock() = Some(Arc::new(Notify::new()));
+    let hanging: Vec<_> = (0..HANGING)
+        .map(|number| {
+            let daemon = Arc::clone(&daemon);
+            tokio::spawn(async move {
+                let target = format!("sha256:{number}");
+                let _ = daemon.prepare(&format!("hang/{number}/x"), "", &[(TARGET_LABEL, &target)]).await;
+            })
+        })
+        .collect();
+    eventually("all hang", || daemon.layers.asked.lock().len() == HANGING).await;
+    let others = async {
+        daemon.prepare("default/1/x", "", &[]).await.unwrap();
+        daemon.commit("default/2/y", "default/1/x", &[]).await.unwrap();
+        assert_eq!(daemon.list(&[]).await.len(), 1);
+        daemon.remove("default/2/y").await.unwrap();
+        daemon.cleanup().await;
+    };
+    tokio::time::timeout(Duration::from_secs(5), others).await.unwrap();
+    hanging.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 /// `util/estargz/labels.go` and `cache/refs.go`: a target that is no digest, a key with a space, and labels that come and
