@@ -10,13 +10,14 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use nix::sys::{
     socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr},
     stat::{Mode, fchmod},
 };
-use tokio::net::UnixListener;
+use tokio::{net::UnixListener, sync::oneshot};
 use tokio_stream::wrappers::UnixListenerStream;
 
 use crate::{
@@ -88,8 +89,12 @@ fn listen(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     Ok(socket.into())
 }
 
-/// Serves `snapshots` until `shutdown` is ready, then finishes what was asked before. What a crash left behind is deleted
-/// meanwhile.
+/// How long calls that are under way at the end may take. A Prepare that waits for a registry may be cut off: containerd
+/// asks again.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Serves `snapshots` until `shutdown` is ready, then finishes what was asked before, within some seconds. What a crash
+/// left behind is deleted meanwhile.
 ///
 /// # Errors
 /// The listener failed.
@@ -105,11 +110,29 @@ pub async fn serve(
             tracing::warn!(%error, "cannot delete the directories of removed snapshots");
         }
     });
-    tonic::transport::Server::builder()
+    let (ending, ended) = oneshot::channel();
+    let served = tonic::transport::Server::builder()
         .layer(CountRpcs(metrics))
         .add_service(SnapshotsService::server(snapshots))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)
-        .await
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async move {
+            shutdown.await;
+            // The receiver is gone only with the server.
+            let _ = ending.send(());
+        });
+    let overdue = async move {
+        match ended.await {
+            Ok(()) => tokio::time::sleep(GRACE).await,
+            // The server ended by itself.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        result = served => result,
+        () = overdue => {
+            tracing::warn!(grace = ?GRACE, "calls were still under way and are cut off");
+            Ok(())
+        }
+    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,8 @@ use std::{
 
 use fake::{Daemon, PANICS, eventually, layer, lower_dir, map};
 use proto::snapshots::{
-    Info, Kind, ListSnapshotsRequest, MountsRequest, StatSnapshotRequest, UpdateSnapshotRequest, UsageRequest,
+    Info, Kind, ListSnapshotsRequest, MountsRequest, PrepareSnapshotRequest, StatSnapshotRequest,
+    UpdateSnapshotRequest, UsageRequest,
 };
 use snapshotter::{
     lazy::FallBackReason,
@@ -171,6 +172,22 @@ async fn snapshots_outlive_a_restart_without_asking_anyone() {
     assert!(mounts[0].options[1].ends_with("/4/fs"), "3 was taken: {mounts:?}");
     assert!(daemon.layers.asked.lock().is_empty());
     eventually("the leftover goes", || !daemon.directories().contains(&"3".to_owned())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prepare_that_hangs_does_not_keep_the_daemon_from_ending() {
+    let mut daemon = Daemon::start().await;
+    *daemon.layers.gate.lock() = Some(Arc::new(Notify::new()));
+    let mut client = daemon.client.clone();
+    let hanging = tokio::spawn(async move {
+        let labels = map(&[(TARGET_LABEL, "sha256:slow")]);
+        client.prepare(PrepareSnapshotRequest { key: "a".into(), labels, ..Default::default() }).await
+    });
+    eventually("it hangs", || !daemon.layers.asked.lock().is_empty()).await;
+    let began = Instant::now();
+    daemon.stop().await;
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    hanging.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

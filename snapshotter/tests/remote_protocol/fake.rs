@@ -144,11 +144,16 @@ impl Daemon {
 
     /// Stops the daemon and starts it on what it left, with layers that know nothing any more.
     pub(crate) async fn restart(&mut self) {
-        self.stop.notify_one();
         self.client = SnapshotsClient::new(Endpoint::from_static("http://nowhere").connect_lazy());
-        (&mut self.server).await.unwrap();
+        self.stop().await;
         self.layers = Arc::new(FakeLayers::default());
         (self.server, self.client) = serve(&self.root, &self.layers, &self.stop, &self.config).await;
+    }
+
+    /// Tells the daemon to end, and waits for that.
+    pub(crate) async fn stop(&mut self) {
+        self.stop.notify_one();
+        (&mut self.server).await.unwrap();
     }
 
     pub(crate) async fn prepare(
