@@ -3,6 +3,8 @@
 //! All answers but [`LayerTree::read`] come at once, without a lock that is held across I/O. Whoever implements this
 //! for something else than a layer of the store (tests do) keeps the same promise: nothing ever changes.
 
+mod layer;
+
 use std::{ops::ControlFlow, pin::Pin, sync::Arc};
 
 use bytes::Bytes;

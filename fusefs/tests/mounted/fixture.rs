@@ -21,7 +21,7 @@ use tokio::runtime::Runtime;
 pub(crate) struct Fixture {
     pub(crate) connection: Connection,
     overlays: Vec<PathBuf>,
-    _runtime: Runtime,
+    pub(crate) runtime: Runtime,
     pub(crate) dir: TempDir,
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn connect_with(options: MountOptions) -> Option<Fixture> {
     let dir = TempDir::with_prefix("starling-fusefs-").unwrap();
     let connection =
         Connection::mount(&dir.path().join("snapshotter/l"), options, runtime.handle().clone()).unwrap();
-    Some(Fixture { connection, overlays: Vec::new(), _runtime: runtime, dir })
+    Some(Fixture { connection, overlays: Vec::new(), runtime, dir })
 }
 
 /// A connection with one layer, and that layer's directory.

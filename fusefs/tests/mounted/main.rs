@@ -17,5 +17,6 @@ mod overlay;
 mod reading;
 mod refused;
 mod staleness;
+mod stored;
 mod trees;
 mod warm;
