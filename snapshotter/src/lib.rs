@@ -7,12 +7,14 @@
 
 pub mod admin;
 pub mod config;
+pub mod daemon;
 pub mod directories;
 pub mod error;
 pub mod explain;
 pub mod filters;
 pub mod flags;
 pub mod idmap;
+mod in_use;
 pub mod lazy;
 pub mod lock;
 pub mod logging;
@@ -22,6 +24,7 @@ pub mod mounts;
 pub mod name;
 pub mod overlay;
 pub mod process;
+pub mod remote;
 pub mod server;
 pub mod service;
 pub mod snapshots;

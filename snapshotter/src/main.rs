@@ -1,3 +1,44 @@
-//! The containerd side: snapshot metadata, state machine, gRPC services, configuration, metrics and the daemon starlingd.
+//! `starlingd`: reads flags and configuration, starts the daemon, serves until it is told to stop.
 
-fn main() {}
+use std::process::ExitCode;
+
+use snapshotter::{config::Config, daemon::Daemon, flags::Flags, logging};
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    let flags = Flags::from_command_line();
+    if flags.version {
+        println!("{}", Flags::version_line());
+        return ExitCode::SUCCESS;
+    }
+    logging::start(flags.log_level);
+    match run(flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = logging::chain(error.as_ref()), "the daemon ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: Flags) -> anyhow::Result<()> {
+    let loaded = Config::load(flags.config.as_deref())?;
+    loaded.log();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let served = runtime.block_on(async {
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        let daemon = Daemon::start(flags, loaded).await?;
+        daemon.serve(stop).await?;
+        Ok(())
+    });
+    // Fetches that nobody waits for any more are cut off.
+    runtime.shutdown_background();
+    served
+}

@@ -1,0 +1,289 @@
+//! The daemon: everything put together, from the lock on the root to the last flush.
+//!
+//! The order of a start is what its safety rests on: the lock first, since everything after it assumes to be alone;
+//! local state and the FUSE mount next, without the network; sockets last, so that whoever can connect gets answers. An
+//! end goes the other way, removes no snapshot and unmounts nothing that a container uses.
+
+mod settings;
+
+use std::{future::Future, io, sync::Arc, time::Duration};
+
+use fusefs::{Connection, OpaqueForm};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use registry::RegistryClient;
+use sd_notify::NotifyState;
+use store::Store;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::watch,
+    task::JoinSet,
+};
+
+use crate::{
+    admin::{self, MemoryStatus, Reporter, Status},
+    config::{Config, Loaded, Warning},
+    error::SnapshotError,
+    flags::Flags,
+    in_use::in_use,
+    lock::{LockError, RootLock},
+    metrics::Metrics,
+    overlay::OverlayOptions,
+    process::Process,
+    remote::{self, RemoteLayers},
+    server::{self, BindError},
+    snapshots::{self, Snapshots, SnapshotsConfig, Storage},
+};
+
+/// How long calls that were begun may go on after the daemon was told to stop. systemd kills after 90 seconds.
+const LAST_CALLS: Duration = Duration::from_secs(5);
+
+/// A daemon that is ready to serve.
+#[derive(Debug)]
+pub struct Daemon {
+    flags: Flags,
+    snapshots: Arc<Snapshots>,
+    remote: Arc<RemoteLayers>,
+    store: Arc<Store>,
+    connection: Arc<Connection>,
+    metrics: Metrics,
+    sockets: Sockets,
+    process: Process,
+    ignored: Vec<Warning>,
+    no_prometheus: bool,
+    /// Held to the end: the root is ours until nothing of this process uses it.
+    #[expect(dead_code, reason = "it is held, not used")]
+    lock: RootLock,
+}
+
+/// What is listened on.
+#[derive(Debug)]
+struct Sockets {
+    containerd: UnixListener,
+    admin: UnixListener,
+    metrics: Option<TcpListener>,
+}
+
+/// Why a daemon does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another daemon has the root, or the root cannot be made.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The snapshots cannot be opened.
+    #[error(transparent)]
+    Storage(#[from] snapshots::OpenError),
+    /// The snapshots cannot be read.
+    #[error("cannot read the snapshots")]
+    Snapshots(#[from] SnapshotError),
+    /// The layers cannot be opened.
+    #[error("cannot open the layers below the root")]
+    Store(#[from] store::StoreError),
+    /// The registry client cannot be made.
+    #[error("cannot set up the registry client")]
+    Registry(#[from] store::SourceError),
+    /// The FUSE mount failed.
+    #[error("cannot mount the layers")]
+    Mount(#[from] fusefs::MountError),
+    /// A small file of the root cannot be read.
+    #[error("cannot read the state of lazy layers")]
+    State(#[source] io::Error),
+    /// A socket cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The address for metrics cannot be listened on.
+    #[error("cannot serve metrics on {address}: free it, or change metrics_address in the configuration")]
+    MetricsAddress {
+        /// The address of the configuration.
+        address: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Why a daemon stopped serving by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The socket for containerd failed.
+    #[error("the socket for containerd failed")]
+    Containerd(#[source] tonic::transport::Error),
+    /// The admin socket failed.
+    #[error("the admin socket failed")]
+    Admin(#[source] io::Error),
+    /// The address for metrics failed.
+    #[error("the address for metrics failed")]
+    Metrics(#[source] io::Error),
+    /// A server ended in a way it never should.
+    #[error("a server broke down")]
+    Panicked(#[source] tokio::task::JoinError),
+}
+
+// === impl Daemon ===
+
+impl Daemon {
+    /// Brings everything up but answers nobody yet. Must run inside a tokio runtime.
+    ///
+    /// # Errors
+    /// What is missing or in the way, and what to do about it. A registry is never needed.
+    pub async fn start(flags: Flags, loaded: Loaded) -> Result<Self, StartError> {
+        let Loaded { config, warnings } = loaded;
+        let process = Process::start();
+        raise_descriptor_limit();
+        let lock = RootLock::take(&flags.root)?;
+        let storage = Storage::open(&flags.root.join("snapshotter"))?;
+        let remote_snapshots = storage.remote_snapshots()?;
+        let store = Store::open(settings::store(&config, &flags))?;
+        let registry = RegistryClient::new(settings::registry(&config))?;
+        let userxattr = OverlayOptions::detect(storage.root()).userxattr;
+        let opaque = if userxattr { OpaqueForm::User } else { OpaqueForm::Trusted };
+        let connection = Arc::new(Connection::mount(
+            &remote::mountpoint(&flags.root),
+            settings::mount(&config, opaque),
+            tokio::runtime::Handle::current(),
+        )?);
+        let metrics = Metrics::default();
+        let parts = remote::Parts {
+            root: flags.root.clone(),
+            store: Arc::clone(&store),
+            registry,
+            connection: Arc::clone(&connection),
+            metrics: metrics.clone(),
+            snapshots: remote_snapshots,
+        };
+        let remote = RemoteLayers::start(parts, &config).map_err(StartError::State)?;
+        metrics.add_source(Arc::clone(&remote));
+        metrics.add_source(Arc::clone(&connection));
+        metrics.add_source(Arc::new(process));
+        let prepare_timeout = config.prepare.deadline_sec.duration();
+        let layers: Arc<dyn crate::lazy::LazyLayers> = remote.clone();
+        let snapshots = Snapshots::new(storage, layers, SnapshotsConfig { prepare_timeout });
+        let sockets = Sockets::bind(&flags, &config).await?;
+        Ok(Self {
+            flags,
+            snapshots,
+            remote,
+            store,
+            connection,
+            metrics,
+            sockets,
+            process,
+            ignored: warnings,
+            no_prometheus: config.no_prometheus,
+            lock,
+        })
+    }
+
+    /// Serves until `stop` is ready, then ends in good order.
+    ///
+    /// # Errors
+    /// A listener failed.
+    pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
+        let (tell, told) = watch::channel(());
+        let metrics = (!self.no_prometheus).then(|| self.metrics.clone());
+        let reporter = self.reporter();
+        let admin = admin::serve(self.sockets.admin, reporter, metrics.clone(), until(told.clone()));
+        let containerd =
+            server::serve(self.sockets.containerd, self.snapshots, self.metrics.clone(), until(told.clone()));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { containerd.await.map_err(ServeError::Containerd) });
+        tasks.spawn(async move { admin.await.map_err(ServeError::Admin) });
+        if let (Some(listener), Some(metrics)) = (self.sockets.metrics, metrics) {
+            let page = admin::serve_metrics(listener, metrics, until(told));
+            tasks.spawn(async move { page.await.map_err(ServeError::Metrics) });
+        }
+        notify(NotifyState::Ready);
+        tracing::info!(address = %self.flags.address.display(), version = crate::VERSION, "serving");
+        let ended = tokio::select! {
+            () = stop => Ok(()),
+            Some(ended) = tasks.join_next() => ended.map_err(ServeError::Panicked).and_then(|result| result),
+        };
+        notify(NotifyState::Stopping);
+        tracing::info!("stopping");
+        drop(tell);
+        let finish = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(LAST_CALLS, finish).await.is_err() {
+            tracing::warn!("calls that did not end in time are cut off");
+        }
+        self.remote.flush();
+        let store = self.store;
+        // Nothing is left to do about a flush that failed: what it held is fetched again.
+        let _ = tokio::task::spawn_blocking(move || store.flush()).await;
+        leave(&self.connection);
+        ended
+    }
+
+    fn reporter(&self) -> Reporter {
+        let (flags, remote, process) = (self.flags.clone(), Arc::clone(&self.remote), self.process);
+        let ignored: Vec<_> =
+            self.ignored.iter().map(|warning| format!("{}: {}", warning.key, warning.why)).collect();
+        Arc::new(move || {
+            let memory = process.memory();
+            Status {
+                version: crate::VERSION.to_owned(),
+                pid: std::process::id(),
+                uptime_seconds: process.uptime(),
+                root: flags.root.clone(),
+                address: flags.address.clone(),
+                memory: MemoryStatus { resident_bytes: memory.resident, anonymous_bytes: memory.anonymous },
+                layers: remote.layer_statuses(),
+                images: remote.image_statuses(),
+                registries: remote.registry_statuses(),
+                ignored_configuration: ignored.clone(),
+            }
+        })
+    }
+}
+
+// === impl Sockets ===
+
+impl Sockets {
+    async fn bind(flags: &Flags, config: &Config) -> Result<Self, StartError> {
+        let beside = || flags.address.parent().unwrap_or("".as_ref()).join(admin::SOCKET_NAME);
+        let admin = config.admin.address.clone().unwrap_or_else(beside);
+        let metrics = match config.metrics_address.as_str() {
+            "" => None,
+            _ if config.no_prometheus => None,
+            address => Some(
+                TcpListener::bind(address)
+                    .await
+                    .map_err(|source| StartError::MetricsAddress { address: address.to_owned(), source })?,
+            ),
+        };
+        Ok(Self { admin: server::bind(&admin)?, metrics, containerd: server::bind(&flags.address)? })
+    }
+}
+
+async fn until(mut told: watch::Receiver<()>) {
+    // The sender says nothing: it goes away.
+    let _ = told.changed().await;
+}
+
+/// Outside systemd there is nobody to tell.
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::debug!(%error, "cannot tell the service manager");
+    }
+}
+
+/// Each layer keeps files open, and each waiting request a socket.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+/// Unmounts the connection, unless something stands on it.
+fn leave(connection: &Connection) {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    if in_use(&mounts, connection.mountpoint()) {
+        tracing::warn!(
+            "containers still use lazy layers: their mount is left, and what they have not read is out of reach"
+        );
+        return;
+    }
+    if let Err(error) = connection.unmount() {
+        tracing::warn!(error = crate::logging::chain(&error), "the mount of lazy layers is left");
+    }
+}

@@ -1,0 +1,331 @@
+//! Layers that are served lazily: from the labels of a Prepare to a directory below the FUSE mount.
+//!
+//! [`RemoteLayers`] brings together what others do: the registry client reads, the store verifies and keeps, the FUSE
+//! connection shows. What is decided here is which layer a Prepare means, from where it can be read, when it may go, and
+//! why it cannot be lazy.
+//!
+//! Invariants: a Prepare waits for its own layer and, where only the manifest knows the digest of its table of contents,
+//! for the manifest; for nothing else. A start needs no network. A layer that a snapshot refers to is never deleted.
+
+mod attached;
+mod claims;
+mod early;
+mod images;
+mod journal;
+mod labels;
+mod manifest;
+mod opener;
+mod reasons;
+mod removal;
+mod report;
+mod restore;
+mod slots;
+mod sources;
+
+use std::{
+    collections::BTreeSet,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use estargz::NodeId;
+use fusefs::Connection;
+use registry::{Reference, RegistryClient};
+use store::{Layer, LayerKey, Store};
+use tokio::sync::RwLock;
+
+use self::{
+    attached::Attached,
+    claims::Claims,
+    early::Early,
+    images::{Images, blocking},
+    journal::Journal,
+    labels::Wanted,
+    opener::{Opener, Target},
+    removal::Removal,
+    slots::Slots,
+};
+use crate::{
+    admin::OutcomeStatus,
+    config::Config,
+    lazy::{
+        FallBack, FallBackReason, Labels, LazyLayers, Owner, RemoteLayer, RemoteRequest, Unavailable, Usage,
+    },
+    metrics::{Metrics, Prepared},
+};
+
+/// Files of a layer on disk; what a quota of inodes would count.
+const FILES_OF_A_LAYER: u64 = 5;
+
+/// All layers that are served lazily.
+#[derive(Debug)]
+pub struct RemoteLayers {
+    opener: Arc<Opener>,
+    images: Arc<Images>,
+    attached: Arc<Attached>,
+    removal: Arc<Removal>,
+    claims: Arc<Claims>,
+    journal: Arc<Journal>,
+    metrics: Metrics,
+    fetching: Fetching,
+    /// Shared by Prepares; taken alone to delete layers that were opened ahead and not wanted.
+    preparing: RwLock<()>,
+}
+
+/// What [`RemoteLayers`] brings together.
+#[derive(Debug)]
+pub struct Parts {
+    /// The daemon's root.
+    pub root: PathBuf,
+    /// Where layers are kept.
+    pub store: Arc<Store>,
+    /// Where they come from.
+    pub registry: Arc<RegistryClient>,
+    /// Where they are shown.
+    pub connection: Arc<Connection>,
+    /// Where their Prepares are counted.
+    pub metrics: Metrics,
+    /// The layers of all snapshots, with their labels.
+    pub snapshots: Vec<(RemoteLayer, Labels)>,
+}
+
+/// What is fetched of a layer beyond what is read.
+#[derive(Debug, Clone, Copy)]
+struct Fetching {
+    prefetch: bool,
+    prefetch_size: u64,
+    background: bool,
+}
+
+// === impl RemoteLayers ===
+
+impl RemoteLayers {
+    /// Shows the layers of all snapshots that are on disk, without the network, and opens the others in the background.
+    /// Must run inside a tokio runtime.
+    ///
+    /// # Errors
+    /// The file with the next slot cannot be read.
+    pub fn start(parts: Parts, config: &Config) -> io::Result<Arc<Self>> {
+        let patience = config.resolve_result_entry_ttl_sec.duration();
+        let state = parts.root.join("snapshotter");
+        let known = || parts.snapshots.iter().map(|(layer, _)| *layer);
+        let claims = Arc::new(Claims::new(known().map(|layer| layer.key).collect(), patience));
+        let parallel = usize::try_from(config.prepare.parallel_layers).unwrap_or(usize::MAX);
+        let early = Early::new(early::Limits {
+            count: usize::try_from(config.prepare.early_layers).unwrap_or(usize::MAX),
+            bytes: config.prepare.early_bytes.0,
+            age: patience,
+            tail: store::TAIL_LEN,
+            parallel,
+        });
+        let opener = Opener::new(opener::Parts {
+            store: parts.store,
+            registry: Arc::clone(&parts.registry),
+            early,
+            claims: Arc::clone(&claims),
+            metrics: parts.metrics.clone(),
+            parallel,
+        });
+        let slots = Slots::open(state.join("slots"), known())?;
+        let attached = Arc::new(Attached::new(parts.connection, slots));
+        let remote = Arc::new(Self {
+            removal: Removal::new(Arc::clone(&opener), Arc::clone(&attached)),
+            opener,
+            images: Images::new(parts.root.join("images"), parts.registry),
+            attached,
+            claims,
+            journal: Journal::open(state.join("images.json")),
+            metrics: parts.metrics,
+            fetching: Fetching {
+                prefetch: !config.noprefetch,
+                prefetch_size: config.prefetch_size.0,
+                background: !config.no_background_fetch,
+            },
+            preparing: RwLock::new(()),
+        });
+        remote.restore(parts.snapshots);
+        tokio::spawn(sweep(Arc::downgrade(&remote), patience));
+        Ok(remote)
+    }
+
+    /// Writes what is still in memory only.
+    pub fn flush(&self) {
+        self.journal.flush();
+    }
+
+    async fn open(&self, wanted: &Wanted) -> Result<Arc<Layer>, FallBack> {
+        let reference = wanted.reference.parse::<Reference>().map_err(|error| FallBack {
+            reason: format!("the image reference {:?} cannot be used: {error}", wanted.reference),
+            code: FallBackReason::NoImageLabels,
+        })?;
+        let manifest = wanted.manifest.map(|digest| self.images.manifest(&reference, digest));
+        tokio::spawn(look_ahead(
+            Arc::clone(&self.opener),
+            reference.clone(),
+            wanted.clone(),
+            manifest.clone(),
+        ));
+        let toc = match (wanted.toc, manifest) {
+            (Some(toc), _) => toc,
+            (None, Some(manifest)) => {
+                manifest.await?.toc_of(wanted.blob).ok_or_else(|| no_toc_digest(wanted))?
+            }
+            (None, None) => return Err(no_toc_digest(wanted)),
+        };
+        let key = LayerKey { blob: wanted.blob, toc };
+        self.opener.open(Target { key, spelled: wanted.reference.clone(), reference }).await
+    }
+
+    /// Fetches what will be needed, after the layer is shown: never in the way of a Prepare.
+    fn fetch(&self, layer: &Arc<Layer>, prefetch: Option<u64>) {
+        if self.fetching.prefetch {
+            layer.start_prefetch(prefetch.unwrap_or(self.fetching.prefetch_size));
+        }
+        if self.fetching.background {
+            layer.start_background();
+        }
+    }
+
+    /// The layer as it is, or from its files.
+    fn layer(&self, layer: &RemoteLayer) -> Result<Arc<Layer>, Unavailable> {
+        let unavailable = |reason: String| Unavailable { key: layer.key, reason };
+        if let Some(open) = self.opener.store.layer(&layer.key) {
+            return Ok(open);
+        }
+        match self.opener.attach(layer.key) {
+            Ok(Some(open)) => Ok(open),
+            Ok(None) => Err(unavailable("its files are gone and it was not fetched again yet".to_owned())),
+            Err(error) => Err(unavailable(crate::logging::chain(&error))),
+        }
+    }
+}
+
+#[async_trait]
+impl LazyLayers for RemoteLayers {
+    async fn prepare(&self, request: RemoteRequest<'_>) -> Result<RemoteLayer, FallBack> {
+        let wanted = Wanted::from_labels(request.labels)?;
+        let _preparing = self.preparing.read().await;
+        let layer = self.open(&wanted).await?;
+        let remote = self.attached.show(&layer)?;
+        self.claims.claim(remote.key);
+        self.fetch(&layer, wanted.prefetch);
+        Ok(remote)
+    }
+
+    fn prepared(&self, request: RemoteRequest<'_>, layer: &RemoteLayer) {
+        self.metrics.prepared(Prepared::Lazy);
+        if let Ok(wanted) = Wanted::from_labels(request.labels) {
+            self.journal.add(&wanted, OutcomeStatus::Lazy { key: layer.key.to_string() });
+        }
+    }
+
+    fn fell_back(&self, request: RemoteRequest<'_>, fall_back: &FallBack) {
+        self.metrics.prepared(Prepared::FellBack(fall_back.code));
+        if let Ok(wanted) = Wanted::from_labels(request.labels) {
+            let (code, reason) = (fall_back.code.to_string(), fall_back.reason.clone());
+            self.journal.add(&wanted, OutcomeStatus::FellBack { code, reason });
+        }
+    }
+
+    fn lower_dir(&self, layer: &RemoteLayer) -> Result<PathBuf, Unavailable> {
+        if !self.attached.is_shown(layer.slot) {
+            let open = self.layer(layer)?;
+            self.attached
+                .show_in(layer.slot, &open)
+                .map_err(|error| Unavailable { key: layer.key, reason: error.to_string() })?;
+            self.fetch(&open, None);
+        }
+        Ok(self.attached.path(layer.slot))
+    }
+
+    fn root_owner(&self, layer: &RemoteLayer) -> Result<Owner, Unavailable> {
+        let open = self.layer(layer)?;
+        let root = open.index().node(NodeId::ROOT).map_err(|error| Unavailable {
+            key: layer.key,
+            reason: format!("its index is damaged: {error}"),
+        })?;
+        Ok(Owner { uid: root.uid(), gid: root.gid() })
+    }
+
+    fn usage(&self, layer: &RemoteLayer) -> Usage {
+        let size = self.opener.store.layer(&layer.key).map_or(0, |layer| layer.stats().disk_bytes);
+        Usage { size, inodes: FILES_OF_A_LAYER }
+    }
+
+    async fn cleanup(&self, in_use: &BTreeSet<LayerKey>) {
+        let (removal, images, claims) =
+            (Arc::clone(&self.removal), Arc::clone(&self.images), Arc::clone(&self.claims));
+        let (opener, in_use) = (Arc::clone(&self.opener), in_use.clone());
+        blocking(move || {
+            claims.unused(&in_use, opener.store.keys_on_disk()).iter().for_each(|key| removal.delete(key));
+            let blobs = in_use.iter().map(|key| key.blob).collect();
+            if let Err(error) = images.forget_unused(&blobs) {
+                tracing::warn!(%error, "cannot delete the documents of images that are gone");
+            }
+        })
+        .await;
+    }
+}
+
+/// Opens the image's other layers, so that their own Prepares find them.
+async fn look_ahead(
+    opener: Arc<Opener>,
+    reference: Reference,
+    wanted: Wanted,
+    manifest: Option<images::Flight>,
+) {
+    let others: Vec<_> = wanted.layers.iter().copied().filter(|blob| *blob != wanted.blob).collect();
+    let manifest = match manifest {
+        Some(manifest) => manifest.await.ok(),
+        None => None,
+    };
+    for blob in others {
+        let toc = manifest.as_ref().map(|manifest| manifest.toc_of(blob));
+        match toc {
+            Some(Some(toc)) => {
+                let key = LayerKey { blob, toc };
+                let spelled = wanted.reference.clone();
+                opener.open_ahead(Target { key, spelled, reference: reference.clone() });
+            }
+            // The manifest is known and vouches for no table of contents: the layer falls back.
+            Some(None) => {}
+            // A layer of this image has a table of contents, so the others probably have.
+            None if wanted.toc.is_some() => opener.read_early(&wanted.reference, &reference, blob),
+            None => {}
+        }
+    }
+}
+
+/// Deletes layers that were opened ahead and that no Prepare asked for in time.
+async fn sweep(remote: std::sync::Weak<RemoteLayers>, patience: Duration) {
+    loop {
+        tokio::time::sleep((patience / 4).max(Duration::from_millis(100))).await;
+        let Some(remote) = remote.upgrade() else { return };
+        if let Ok(_alone) = remote.preparing.try_write() {
+            let expired = remote.claims.expired(Instant::now());
+            let removal = Arc::clone(&remote.removal);
+            blocking(move || expired.iter().for_each(|key| removal.delete(key))).await;
+        }
+    }
+}
+
+fn no_toc_digest(wanted: &Wanted) -> FallBack {
+    FallBack {
+        reason: format!(
+            "the image's manifest names no digest ({}) for the table of contents of layer {}: convert the image to \
+             eStargz with OCI media types",
+            labels::TOC_DIGEST,
+            wanted.blob
+        ),
+        code: FallBackReason::NoTocDigest,
+    }
+}
+
+/// The directory of the FUSE mount below the daemon's root. Its name is short, for each layer repeats it in the options
+/// of an overlay, which are one page at most.
+pub fn mountpoint(root: &Path) -> PathBuf {
+    root.join("snapshotter/l")
+}

@@ -1,0 +1,145 @@
+//! What layers have done, for the admin socket and for metrics.
+
+use parking_lot::Mutex;
+use store::LayerStats;
+
+use super::RemoteLayers;
+use crate::{
+    admin::{FilesStatus, ImageStatus, LayerStatus, RegistryStatus},
+    metrics::{Samples, Source, names},
+};
+
+/// Counters of layers that were deleted, so that sums never fall.
+#[derive(Debug, Default)]
+pub(super) struct Deleted(Mutex<Sums>);
+
+/// Counters over layers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Sums {
+    hits: u64,
+    misses: u64,
+    demand_bytes: u64,
+    background_bytes: u64,
+    requests: u64,
+    verify_failures: u64,
+}
+
+// === impl Deleted ===
+
+impl Deleted {
+    /// A layer goes.
+    pub(super) fn count(&self, stats: &LayerStats) {
+        self.0.lock().add(stats);
+    }
+}
+
+// === impl Sums ===
+
+impl Sums {
+    fn add(&mut self, stats: &LayerStats) {
+        self.hits += stats.hits;
+        self.misses += stats.misses;
+        self.demand_bytes += stats.demand_bytes_fetched;
+        self.background_bytes += stats.background_bytes_fetched;
+        self.requests += stats.requests;
+        self.verify_failures += stats.verify_failures;
+    }
+}
+
+// === impl RemoteLayers ===
+
+impl RemoteLayers {
+    /// All layers, by key.
+    pub fn layer_statuses(&self) -> Vec<LayerStatus> {
+        let mut layers: Vec<_> =
+            self.opener.store.layers().iter().map(|layer| self.layer_status(layer)).collect();
+        layers.sort_by(|a, b| a.key.cmp(&b.key));
+        layers
+    }
+
+    /// What became of images, the latest first.
+    pub fn image_statuses(&self) -> Vec<ImageStatus> {
+        self.journal.images()
+    }
+
+    /// What was asked of registries, by host.
+    pub fn registry_statuses(&self) -> Vec<RegistryStatus> {
+        let status = |host: registry::HostStats| RegistryStatus {
+            host: host.host,
+            requests: host.requests,
+            bytes_received: host.bytes_received,
+            retries: host.retries,
+        };
+        self.opener.registry.stats().into_iter().map(status).collect()
+    }
+
+    fn layer_status(&self, layer: &store::Layer) -> LayerStatus {
+        let (key, stats) = (layer.key(), layer.stats());
+        let complete = stats.chunks_present == stats.chunks_total;
+        let background = match (complete, self.fetching.background) {
+            (true, _) => "complete",
+            (false, true) => "filling",
+            (false, false) => "off",
+        };
+        LayerStatus {
+            key: key.to_string(),
+            blob: key.blob.to_string(),
+            toc: key.toc.to_string(),
+            references: self.opener.sources(key).references(),
+            slot: self.attached.slot(&key).map(fusefs::Slot::get),
+            files: FilesStatus::new(
+                (stats.bytes_present, stats.bytes_total),
+                (stats.chunks_present, stats.chunks_total),
+            ),
+            hits: stats.hits,
+            misses: stats.misses,
+            demand_bytes_fetched: stats.demand_bytes_fetched,
+            background_bytes_fetched: stats.background_bytes_fetched,
+            requests: stats.requests,
+            verify_failures: stats.verify_failures,
+            background: background.to_owned(),
+            last_error: stats.last_error,
+        }
+    }
+}
+
+impl Source for RemoteLayers {
+    fn sample(&self, samples: &mut Samples) {
+        let stats: Vec<_> = self.opener.store.layers().iter().map(|layer| layer.stats()).collect();
+        let mut sums = *self.removal.deleted.0.lock();
+        stats.iter().for_each(|stats| sums.add(stats));
+        let complete = stats.iter().filter(|stats| stats.chunks_present == stats.chunks_total).count() as u64;
+        let (present, total) = stats.iter().fold((0, 0), |(present, total), stats| {
+            (present + stats.bytes_present, total + stats.bytes_total)
+        });
+        let pair = |names: [&str; 2], values: [u64; 2]| names.map(str::to_owned).into_iter().zip(values);
+        let partial = stats.len() as u64 - complete;
+        samples.labelled(&names::LAYERS, pair(["complete", "partial"], [complete, partial]));
+        samples.labelled(&names::LAYER_BYTES, pair(["present", "missing"], [present, total - present]));
+        samples.value(&names::READ_HITS, sums.hits);
+        samples.value(&names::READ_MISSES, sums.misses);
+        let fetched = [sums.demand_bytes, sums.background_bytes];
+        samples.labelled(&names::FETCHED_BYTES, pair(["demand", "background"], fetched));
+        samples.value(&names::FETCH_REQUESTS, sums.requests);
+        samples.value(&names::VERIFY_FAILURES, sums.verify_failures);
+        let (layers, bytes) = self.opener.early.size();
+        samples.value(&names::EARLY_LAYERS, layers);
+        samples.value(&names::EARLY_BYTES, bytes);
+        self.sample_registries(samples);
+    }
+}
+
+impl RemoteLayers {
+    fn sample_registries(&self, samples: &mut Samples) {
+        let hosts = self.opener.registry.stats();
+        let by_host = |value: fn(&registry::HostStats) -> u64| {
+            hosts.iter().map(move |host| (host.host.clone(), value(host)))
+        };
+        samples.labelled(&names::REGISTRY_REQUESTS, by_host(|host| host.requests));
+        samples.labelled(&names::REGISTRY_RECEIVED, by_host(|host| host.bytes_received));
+        samples.labelled(&names::REGISTRY_RETRIES, by_host(|host| host.retries));
+        samples.labelled(&names::REGISTRY_UNAUTHORIZED, by_host(|host| host.unauthorized));
+        samples.labelled(&names::REGISTRY_TOKENS, by_host(|host| host.token_requests));
+        samples.labelled(&names::REGISTRY_REDIRECTS, by_host(|host| host.redirects));
+    }
+}
