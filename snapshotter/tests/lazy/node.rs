@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{Read, Write},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -17,7 +16,7 @@ use proto::{
     },
     types::Mount,
 };
-use snapshotter::admin::{LayerStatus, OutcomeStatus, Status};
+use snapshotter::admin::{LayerStatus, OutcomeStatus, Status, ask_metrics, ask_status};
 use tempfile::TempDir;
 use testkit::peers::starlingd::Starlingd;
 use tokio::net::UnixStream;
@@ -138,19 +137,11 @@ impl Node {
     }
 
     pub(crate) fn status(&self) -> Status {
-        serde_json::from_str(&self.get("/status")).unwrap()
+        ask_status(&self.daemon.admin()).unwrap()
     }
 
     pub(crate) fn metrics(&self) -> String {
-        self.get("/metrics")
-    }
-
-    fn get(&self, page: &str) -> String {
-        let mut stream = std::os::unix::net::UnixStream::connect(self.daemon.admin()).unwrap();
-        write!(stream, "GET {page} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+        ask_metrics(&self.daemon.admin()).unwrap()
     }
 
     /// What the daemon says of `layer`.
