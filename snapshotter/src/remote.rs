@@ -168,15 +168,17 @@ impl RemoteLayers {
             wanted.clone(),
             manifest.clone(),
         ));
-        let toc = match (wanted.toc, manifest) {
-            (Some(toc), _) => toc,
-            (None, Some(manifest)) => {
-                manifest.await?.toc_of(wanted.blob).ok_or_else(|| no_toc_digest(wanted))?
-            }
-            (None, None) => return Err(no_toc_digest(wanted)),
+        let described = match (wanted.toc, manifest) {
+            // Nobody waits for what is only good to know.
+            (Some(_), manifest) => manifest.and_then(|flight| flight.peek().cloned()).and_then(Result::ok),
+            (None, Some(manifest)) => Some(manifest.await?),
+            (None, None) => None,
         };
-        let key = LayerKey { blob: wanted.blob, toc };
-        self.opener.open(Target { key, spelled: wanted.reference.clone(), reference }).await
+        let described = described.as_ref().and_then(|manifest| manifest.layer(wanted.blob));
+        let toc =
+            wanted.toc.or(described.and_then(|layer| layer.toc)).ok_or_else(|| no_toc_digest(wanted))?;
+        let (key, size) = (LayerKey { blob: wanted.blob, toc }, described.map(|layer| layer.size));
+        self.opener.open(Target { key, spelled: wanted.reference.clone(), reference, size }).await
     }
 
     /// Fetches what will be needed, after the layer is shown: never in the way of a Prepare.
@@ -283,15 +285,21 @@ async fn look_ahead(
         None => None,
     };
     for blob in others {
-        let toc = manifest.as_ref().map(|manifest| manifest.toc_of(blob));
-        match toc {
-            Some(Some(toc)) => {
-                let key = LayerKey { blob, toc };
-                let spelled = wanted.reference.clone();
-                opener.open_ahead(Target { key, spelled, reference: reference.clone() });
+        match &manifest {
+            Some(manifest) => {
+                // One that the manifest vouches for no table of contents of falls back.
+                let Some((layer, toc)) = manifest.layer(blob).and_then(|layer| Some((layer, layer.toc?)))
+                else {
+                    continue;
+                };
+                let (key, spelled) = (LayerKey { blob, toc }, wanted.reference.clone());
+                opener.open_ahead(Target {
+                    key,
+                    spelled,
+                    reference: reference.clone(),
+                    size: Some(layer.size),
+                });
             }
-            // The manifest is known and vouches for no table of contents: the layer falls back.
-            Some(None) => {}
             // A layer of this image has a table of contents, so the others probably have.
             None if wanted.toc.is_some() => opener.read_early(&wanted.reference, &reference, blob),
             None => {}

@@ -95,6 +95,13 @@ pub const FETCH_REQUESTS: Metric =
 /// Chunks that did not match.
 pub const VERIFY_FAILURES: Metric =
     counter("starling_verify_failures", "chunks", &[], "Chunks whose bytes did not match their digest");
+/// Memory on its way.
+pub const MEMORY_IN_FLIGHT: Metric = gauge(
+    "starling_in_flight_memory_bytes",
+    "bytes",
+    &[],
+    "Part of `[store] memory_budget` that is taken by what is being fetched and decoded",
+);
 /// What waits in memory for its Prepare.
 pub const EARLY_LAYERS: Metric =
     gauge("starling_early_layers", "layers", &[], "Layers read early that wait for their Prepare");
@@ -194,6 +201,7 @@ pub const ALL: &[&Metric] = &[
     &FETCHED_BYTES,
     &FETCH_REQUESTS,
     &VERIFY_FAILURES,
+    &MEMORY_IN_FLIGHT,
     &EARLY_LAYERS,
     &EARLY_BYTES,
     &REGISTRY_REQUESTS,

@@ -63,9 +63,9 @@ impl Manifest {
         })
     }
 
-    /// The digest of the table of contents of layer `blob`.
-    pub(super) fn toc_of(&self, blob: Digest) -> Option<Digest> {
-        self.layers.iter().find(|layer| layer.blob == blob).and_then(|layer| layer.toc)
+    /// What is said of layer `blob`.
+    pub(super) fn layer(&self, blob: Digest) -> Option<&Described> {
+        self.layers.iter().find(|layer| layer.blob == blob)
     }
 }
 
@@ -84,7 +84,10 @@ mod tests {
         );
         let manifest = Manifest::parse(text.as_bytes()).unwrap();
         assert_eq!(manifest.layers.len(), 2);
-        assert_eq!(manifest.toc_of(manifest.layers[0].blob).unwrap().to_string(), format!("sha256:{b}"));
+        assert_eq!(
+            manifest.layer(manifest.layers[0].blob).unwrap().toc.unwrap().to_string(),
+            format!("sha256:{b}")
+        );
         assert_eq!((manifest.layers[1].size, manifest.layers[1].toc), (20, None));
         assert_eq!(manifest.config.unwrap().to_string(), format!("sha256:{c}"));
         assert!(Manifest::parse(b"[]").is_err() && Manifest::parse(b"{\"layers\":3}").is_err());

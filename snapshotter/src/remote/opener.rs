@@ -35,6 +35,8 @@ pub(super) struct Target {
     /// As the client spelled it, and what it means.
     pub(super) spelled: String,
     pub(super) reference: Reference,
+    /// The blob's length, if a manifest told it.
+    pub(super) size: Option<u64>,
 }
 
 /// Opens layers.
@@ -113,6 +115,9 @@ impl Opener {
         let key = target.key;
         self.claims.ahead(key, Instant::now());
         self.add_source(key, &target.spelled, &target.reference);
+        if let Some(size) = target.size {
+            self.sources(key).set_size(size);
+        }
         let mut flights = self.flights.lock();
         if let Some(flight) = flights.get(&key) {
             return flight.clone();

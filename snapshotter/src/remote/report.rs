@@ -122,6 +122,7 @@ impl Source for RemoteLayers {
         samples.labelled(&names::FETCHED_BYTES, pair(["demand", "background"], fetched));
         samples.value(&names::FETCH_REQUESTS, sums.requests);
         samples.value(&names::VERIFY_FAILURES, sums.verify_failures);
+        samples.value(&names::MEMORY_IN_FLIGHT, self.opener.store.memory_in_use());
         let (layers, bytes) = self.opener.early.size();
         samples.value(&names::EARLY_LAYERS, layers);
         samples.value(&names::EARLY_BYTES, bytes);

@@ -27,7 +27,7 @@ impl RemoteLayers {
         for (layer, (spelled, reference)) in missing {
             let remote = Arc::clone(self);
             tokio::spawn(async move {
-                let target = Target { key: layer.key, spelled, reference };
+                let target = Target { key: layer.key, spelled, reference, size: None };
                 match remote.opener.open(target).await.map(|_| remote.lower_dir(&layer)) {
                     Ok(Ok(_)) => {
                         tracing::info!(layer = %layer.key, "fetched the missing files of a layer again")

@@ -4,7 +4,11 @@
 //! them is a place to read the blob from, and the layer goes on as long as one of them works: a deleted tag or a
 //! withdrawn permission of one image does not stop the containers of another.
 
-use std::{fmt, ops::Range, sync::Arc};
+use std::{
+    fmt,
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -17,6 +21,8 @@ const MOST: usize = 4;
 #[derive(Default)]
 pub(super) struct Sources {
     list: Mutex<Vec<Place>>,
+    /// The blob's length as a manifest told it, if one did.
+    size: OnceLock<u64>,
 }
 
 #[derive(Clone)]
@@ -34,6 +40,12 @@ impl Sources {
         list.retain(|place| place.reference != reference);
         list.insert(0, Place { reference: reference.to_owned(), source });
         list.truncate(MOST);
+    }
+
+    /// A manifest says that the blob has `size` bytes. It is a hint: nothing is wrong if it has not.
+    pub(super) fn set_size(&self, size: u64) {
+        // The first manifest is as good as the next.
+        let _ = self.size.set(size);
     }
 
     /// The references, the one that worked last first.
@@ -93,6 +105,14 @@ impl BlobSource for Sources {
             async move { source.read_range(range, class).await }
         })
         .await
+    }
+
+    fn origin(&self) -> String {
+        self.places().first().map_or_else(|| "nowhere".to_owned(), |place| place.source.origin())
+    }
+
+    fn size_hint(&self) -> Option<u64> {
+        self.size.get().copied()
     }
 
     fn distrust(&self) {
