@@ -3,12 +3,25 @@
 use std::path::PathBuf;
 
 /// Every description that is compiled, relative to `wire/`.
-const WIRE: &[&str] = &["containerd/services/snapshots/v1/snapshots.proto"];
+const WIRE: &[&str] = &[
+    "containerd/services/content/v1/content.proto",
+    "containerd/services/images/v1/images.proto",
+    "containerd/services/introspection/v1/introspection.proto",
+    "containerd/services/snapshots/v1/snapshots.proto",
+    "containerd/services/streaming/v1/streaming.proto",
+    "containerd/services/transfer/v1/transfer.proto",
+    "containerd/types/transfer/imagestore.proto",
+    "containerd/types/transfer/progress.proto",
+    "containerd/types/transfer/registry.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("wire");
     println!("cargo::rerun-if-changed={}", root.display());
     let descriptors = protox::compile(WIRE, [&root])?;
-    tonic_prost_build::configure().include_file("wire.rs").compile_fds(descriptors)?;
+    let mut config = tonic_prost_build::Config::new();
+    // `Any` names the type of what it carries.
+    config.enable_type_names();
+    tonic_prost_build::configure().include_file("wire.rs").compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

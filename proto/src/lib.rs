@@ -3,7 +3,13 @@
 
 #![forbid(unsafe_code)]
 
-pub use wire::containerd::{services::snapshots::v1 as snapshots, types};
+pub use wire::containerd::{
+    services::{
+        content::v1 as content, images::v1 as images, introspection::v1 as introspection,
+        snapshots::v1 as snapshots, streaming::v1 as streaming, transfer::v1 as transfer,
+    },
+    types,
+};
 
 #[allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::all)]
 mod wire {
