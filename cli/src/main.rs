@@ -7,6 +7,8 @@ mod convert;
 mod inspect;
 mod output;
 mod progress;
+mod pull;
+mod status;
 
 use std::process::ExitCode;
 
@@ -25,12 +27,16 @@ struct Cli {
 enum Command {
     Convert(convert::Args),
     Inspect(inspect::Args),
+    Pull(Box<pull::Args>),
+    Status(status::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Convert(args) => convert::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Pull(args) => pull::run(*args),
+        Command::Status(args) => status::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -53,6 +53,11 @@ impl Bar {
     pub(crate) fn add(&self, bytes: u64) {
         self.0.inc(bytes);
     }
+
+    /// Counts `bytes` in all.
+    pub(crate) fn set(&self, bytes: u64) {
+        self.0.set_position(bytes);
+    }
 }
 
 impl Drop for Bar {
