@@ -1,6 +1,7 @@
 //! `starling convert`: an image's layers become eStargz layers, everything else stays what it was.
 
 mod layer;
+mod local;
 mod media;
 mod origin;
 mod pool;
@@ -38,6 +39,7 @@ use crate::{
     progress::{Progress, human},
 };
 use layer::{Outcome, Workshop};
+pub(crate) use local::LocalConverter;
 use origin::Origin;
 use pool::Pool;
 use report::{Report, short};

@@ -5,6 +5,7 @@
 
 mod convert;
 mod inspect;
+mod mount;
 mod output;
 mod progress;
 mod pull;
@@ -27,6 +28,7 @@ struct Cli {
 enum Command {
     Convert(convert::Args),
     Inspect(inspect::Args),
+    Mount(mount::Args),
     Pull(Box<pull::Args>),
     Status(status::Args),
 }
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Convert(args) => convert::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Mount(args) => mount::run(args),
         Command::Pull(args) => pull::run(*args),
         Command::Status(args) => status::run(args),
     };
