@@ -24,6 +24,7 @@ const MAX_OPTIONS: usize = 4095;
 #[derive(Debug)]
 pub(super) struct Merged {
     connection: Connection,
+    connected: bool,
     target: Option<PathBuf>,
 }
 
@@ -43,7 +44,8 @@ impl Merged {
         let overlay = OverlayOptions::detect(empty);
         let opaque = if overlay.userxattr { OpaqueForm::User } else { OpaqueForm::Trusted };
         let options = MountOptions { opaque, ..MountOptions::default() };
-        let mut merged = Self { connection: Connection::mount(mountpoint, options, runtime)?, target: None };
+        let connection = Connection::mount(mountpoint, options, runtime)?;
+        let mut merged = Self { connection, connected: true, target: None };
         let mut slots = Vec::new();
         for (number, layer) in (1..).zip(layers) {
             let slot = Slot::new(number).context("invariant: slots are counted from one")?;
@@ -90,7 +92,8 @@ impl Merged {
                 }
             }
         }
-        if self.connection.is_served() && self.connection.unmount().is_err() {
+        let connected = std::mem::take(&mut self.connected);
+        if connected && self.connection.is_served() && self.connection.unmount().is_err() {
             self.connection.unmount_lazily()?;
         }
         match in_use {
