@@ -34,8 +34,8 @@ use crate::{
     snapshots::{self, Snapshots, SnapshotsConfig, Storage},
 };
 
-/// How long calls that were begun may go on after the daemon was told to stop. systemd kills after 90 seconds.
-const LAST_CALLS: Duration = Duration::from_secs(5);
+/// How long the servers may take to end after the daemon was told to stop; longer than the calls that they let finish.
+const LAST_CALLS: Duration = Duration::from_secs(8);
 
 /// A daemon that is ready to serve.
 #[derive(Debug)]

@@ -122,6 +122,28 @@ async fn after_a_restart_without_the_registry_everything_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_mount_that_a_container_uses_is_left_and_a_new_container_starts_after_the_restart() {
+    skip_unless!(requires::fuse());
+    let registry = registry();
+    let image = image(&registry, "busy", 2);
+    let mut node = Node::start("").await;
+    let names = node.pull(&image).await;
+    node.eventually("the layers are complete", |node| {
+        node.status().layers.iter().all(|layer| layer.background == "complete")
+    })
+    .await;
+    drop(registry);
+    let container = node.mount("first", &names[1]).await;
+    assert_eq!(fs::read(container.join("usr/file-0")).unwrap(), image.layers[1].files["usr/file-0"]);
+    node.restart(Signal::SIGTERM).await;
+    assert!(node.daemon.log().contains("their mount is left"), "{}", node.daemon.log());
+    let after = node.mount("second", &names[1]).await;
+    for (path, bytes) in &image.layers[1].files {
+        assert!(fs::read(after.join(path)).unwrap() == *bytes);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_no_snapshot_needs_is_deleted_by_cleanup_and_nothing_else() {
     skip_unless!(requires::fuse());
     let registry = registry();

@@ -38,6 +38,7 @@ pub(crate) struct Node {
     pub(crate) daemon: Starlingd,
     client: SnapshotsClient<Channel>,
     config: String,
+    mounted: Vec<PathBuf>,
 }
 
 /// What Prepare answered.
@@ -56,7 +57,7 @@ impl Node {
         let directory = tempfile::tempdir().unwrap();
         let daemon = Starlingd::start(Path::new(PROGRAM), directory.path(), config).unwrap();
         let client = connect(daemon.address()).await;
-        Self { directory, daemon, client, config: config.to_owned() }
+        Self { directory, daemon, client, config: config.to_owned(), mounted: Vec::new() }
     }
 
     /// Ends the daemon by `signal` and starts another one on the same root.
@@ -122,6 +123,26 @@ impl Node {
         self.client.view(request).await.unwrap().into_inner().mounts
     }
 
+    /// Mounts a view of `parent` as a container's root; unmounted with the node.
+    pub(crate) async fn mount(&mut self, key: &str, parent: &str) -> PathBuf {
+        let mounts = self.view(key, parent).await;
+        let [mount] = mounts.as_slice() else { panic!("{mounts:?}") };
+        let target = self.directory.path().join(key);
+        fs::create_dir(&target).unwrap();
+        let options = mount.options.join(",");
+        let (source, kind) = (mount.source.as_str(), mount.r#type.as_str());
+        nix::mount::mount(
+            Some(source),
+            &target,
+            Some(kind),
+            nix::mount::MsFlags::MS_RDONLY,
+            Some(options.as_str()),
+        )
+        .unwrap();
+        self.mounted.push(target.clone());
+        target
+    }
+
     pub(crate) async fn remove(&mut self, key: &str) {
         let request = RemoveSnapshotRequest { key: key.to_owned(), ..Default::default() };
         self.client.remove(request).await.unwrap();
@@ -184,6 +205,15 @@ impl Node {
                 self.daemon.log()
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        for target in &self.mounted {
+            // A test that failed half-way has less to unmount.
+            let _ = nix::mount::umount2(target, nix::mount::MntFlags::MNT_DETACH);
         }
     }
 }
