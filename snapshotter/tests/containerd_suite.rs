@@ -1,13 +1,10 @@
 //! containerd's own test suite for snapshotters (`core/snapshots/testsuite`), one daemon for each sub-test.
 //!
-//! The program under test is that of the variable `STARLINGD` (with the configuration file `SUITE_CONFIG`, if it is set),
-//! or else the example `ordinary`, the same service without remote layers.
+//! The program under test is `starlingd`, or that of the variable `STARLINGD`, with the configuration file `SUITE_CONFIG` if
+//! that is set.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{path::Path, process::Command};
 
 /// What the suite has in containerd v2.4.2.
 const SUB_TESTS: usize = 21;
@@ -29,12 +26,16 @@ fn run(name: &str) {
         println!("skipped: the suite mounts, which takes root");
         return;
     }
+    if !Path::new("/dev/fuse").exists() {
+        println!("skipped: the daemon wants /dev/fuse");
+        return;
+    }
     if Command::new("go").arg("version").output().is_err() {
         println!("skipped: there is no go");
         return;
     }
     let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testkit/go");
-    let daemon = std::env::var_os("STARLINGD").map(PathBuf::from).or_else(ordinary).unwrap();
+    let daemon = std::env::var_os("STARLINGD").unwrap_or_else(|| env!("CARGO_BIN_EXE_starlingd").into());
     let suite = Command::new("go")
         .args(["test", "-count=1", "-parallel=4", "-timeout=5m", "-v"])
         .args([&format!("-run=^{name}$"), "./suite"])
@@ -54,10 +55,4 @@ fn run(name: &str) {
         output.lines().filter(|line| !line.contains("level=debug")).collect::<Vec<_>>().join("\n"),
         String::from_utf8_lossy(&suite.stderr),
     );
-}
-
-/// Cargo builds examples along with tests, next to the directory of the test programs.
-fn ordinary() -> Option<PathBuf> {
-    let test = std::env::current_exe().ok()?;
-    Some(test.parent()?.parent()?.join("examples/ordinary"))
 }
