@@ -51,22 +51,36 @@ impl BackOff {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn pauses_grow_to_a_second_and_end_with_an_answer() {
+    #[tokio::test]
+    async fn pauses_grow_and_end_with_an_answer() {
         let back_off = BackOff::default();
-        let began = Instant::now();
-        back_off.wait().await;
-        assert_eq!(began.elapsed(), Duration::ZERO);
-        for expected in [100, 200, 400, 800, 1000, 1000] {
+        assert!(pause(&back_off).await < FIRST);
+        for expected in [1, 2, 4] {
             back_off.failed();
             back_off.failed();
-            let began = Instant::now();
-            back_off.wait().await;
-            assert_eq!(began.elapsed(), Duration::from_millis(expected));
+            let took = pause(&back_off).await;
+            assert!(took >= FIRST * expected && took < FIRST * expected * 2, "{took:?}");
         }
+        back_off.failed();
         back_off.worked();
+        assert!(pause(&back_off).await < FIRST);
+    }
+
+    #[tokio::test]
+    async fn no_pause_is_longer_than_the_longest() {
+        let back_off = BackOff::default();
+        for _ in 0..20 {
+            back_off.failed();
+            let last =
+                back_off.0.lock().as_mut().map(|pause| std::mem::replace(&mut pause.until, Instant::now()));
+            assert!(last.unwrap() <= Instant::now() + LONGEST);
+        }
+        assert_eq!(back_off.0.lock().unwrap().len, LONGEST);
+    }
+
+    async fn pause(back_off: &BackOff) -> Duration {
         let began = Instant::now();
         back_off.wait().await;
-        assert_eq!(began.elapsed(), Duration::ZERO);
+        began.elapsed()
     }
 }

@@ -90,7 +90,7 @@ mod tests {
     fn shrinks_while_reading_jumps() {
         let mut pattern = Pattern::default();
         let sizes = (0..40).map(|jump| {
-            let reach = pattern.reach(1_000_000 * (jump % 20), 800, BOUNDS);
+            let reach = pattern.reach(1_000_000 * (jump % 20 + 1), 800, BOUNDS);
             pattern.chosen(0, reach);
             reach.forward + reach.backward
         });

@@ -192,3 +192,6 @@ fn group(
 fn longest(need: u64) -> u64 {
     need.saturating_add(need / 16).saturating_add(64 << 10)
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,23 @@ use crate::{
     },
 };
 
+/// A chunk that is waited for.
+#[derive(Debug)]
+pub(super) struct Wait {
+    pub(super) chunk: ChunkId,
+    pub(super) waiting: Waiting,
+    pub(super) origin: Origin,
+}
+
+/// Whose request a chunk comes with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// One that was made for this read.
+    Own,
+    /// One that was under way.
+    Joined,
+}
+
 /// What windows of a layer are cut from, while nobody else cuts.
 struct View<'a> {
     layer: &'a Layer,
@@ -25,10 +42,7 @@ struct View<'a> {
 
 impl Layer {
     /// Waits for `missing`: joins what is on its way and asks for the rest.
-    pub(super) fn demand(
-        self: &Arc<Self>,
-        missing: &[ChunkId],
-    ) -> Result<Vec<(ChunkId, Waiting)>, ReadError> {
+    pub(super) fn demand(self: &Arc<Self>, missing: &[ChunkId]) -> Result<Vec<Wait>, ReadError> {
         let product = self.engine.bandwidth(self.source().as_ref()).product();
         let (mut waits, mut windows, mut hurried) = (Vec::new(), Vec::new(), Vec::new());
         let mut ahead = None;
@@ -39,7 +53,9 @@ impl Layer {
                 if self.files.chunks.has(chunk) {
                     continue;
                 }
+                let mut origin = Origin::Joined;
                 if !table.has(chunk) {
+                    origin = Origin::Own;
                     let at = self.chunk(chunk)?.member_start;
                     let mut pattern = self.pattern.lock();
                     let reach = pattern.reach(at, product, self.engine.bounds());
@@ -54,7 +70,7 @@ impl Layer {
                         ahead = Some(window.span().end);
                     }
                     hurried.extend(job);
-                    waits.push((chunk, waiting));
+                    waits.push(Wait { chunk, waiting, origin });
                 }
             }
         }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use estargz::{ChunkId, NodeId};
 use tokio::time::timeout;
 
-use super::Layer;
+use super::{Layer, miss::Origin};
 use crate::{ReadError, fetch::in_flight::Outcome};
 
 /// Bytes of a file that exist.
@@ -50,17 +50,27 @@ impl Layer {
     }
 
     async fn fetch(self: &Arc<Self>, extent: &Extent) -> Result<Bytes, ReadError> {
-        let waits = self.demand(&self.missing(extent)?)?;
+        match self.fetch_once(extent).await {
+            // Somebody else's request failed. It may have begun long ago.
+            Err((ReadError::Source(_), Origin::Joined)) => self.fetch_once(extent).await,
+            fetched => fetched,
+        }
+        .map_err(|(error, _)| error)
+    }
+
+    async fn fetch_once(self: &Arc<Self>, extent: &Extent) -> Result<Bytes, (ReadError, Origin)> {
+        let own = |error| (error, Origin::Own);
+        let waits = self.demand(&self.missing(extent).map_err(own)?).map_err(own)?;
         let mut held = Vec::new();
-        for (chunk, waiting) in waits {
-            match waiting.await {
+        for wait in waits {
+            match wait.waiting.await {
                 Ok(Outcome::Stored) => {}
-                Ok(Outcome::Held(bytes)) => held.push((chunk, bytes)),
-                Ok(Outcome::Failed(error)) => return Err(error),
-                Err(_) => return Err(ReadError::Closed),
+                Ok(Outcome::Held(bytes)) => held.push((wait.chunk, bytes)),
+                Ok(Outcome::Failed(error)) => return Err((error, wait.origin)),
+                Err(_) => return Err(own(ReadError::Closed)),
             }
         }
-        self.assemble(extent, &held)
+        self.assemble(extent, &held).map_err(own)
     }
 
     /// The part of what is asked for that exists.

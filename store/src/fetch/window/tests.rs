@@ -1,0 +1,140 @@
+//! Windows cut from made-up layers.
+
+use std::collections::BTreeSet;
+
+use estargz::{Digest, NodeId};
+use proptest::prelude::*;
+
+use super::*;
+
+/// A layer of members, each with the lengths of its chunks.
+#[derive(Debug)]
+struct Made {
+    chunks: Vec<Chunk>,
+    taken: BTreeSet<u32>,
+}
+
+impl Made {
+    fn new(members: &[(u64, &[u64])]) -> Self {
+        let (mut chunks, mut at) = (Vec::new(), 0);
+        for &(compressed, lens) in members {
+            let mut inner_offset = 0;
+            for &len in lens {
+                chunks.push(Chunk {
+                    node: NodeId::ROOT,
+                    member_start: at,
+                    member_end: at + compressed,
+                    inner_offset,
+                    len,
+                    content_offset: 0,
+                    digest: Digest::of(b""),
+                });
+                inner_offset += len;
+            }
+            at += compressed;
+        }
+        Self { chunks, taken: BTreeSet::new() }
+    }
+
+    fn cut(&self, wanted: u32, backward: u64, forward: u64) -> Vec<u32> {
+        let reach = Reach { backward, forward, sequential: false };
+        let members = Window::cut(self, ChunkId(wanted), reach).unwrap();
+        members.iter().flat_map(|member| &member.chunks).map(|id| id.0).collect()
+    }
+}
+
+impl Chunks for Made {
+    fn count(&self) -> u32 {
+        self.chunks.len() as u32
+    }
+
+    fn chunk(&self, id: ChunkId) -> Result<Chunk, IndexError> {
+        self.chunks.get(id.0 as usize).copied().ok_or(IndexError::NoSuchChunk(id))
+    }
+
+    fn is_free(&self, id: ChunkId) -> bool {
+        !self.taken.contains(&id.0)
+    }
+}
+
+#[test]
+fn reaches_forward_and_backward_over_whole_members() {
+    let made = Made::new(&[(100, [300].as_slice()); 10]);
+    assert_eq!(made.cut(5, 0, 0), [5]);
+    assert_eq!(made.cut(5, 0, 399), [5, 6, 7]);
+    assert_eq!(made.cut(5, 200, 200), [3, 4, 5, 6]);
+    assert_eq!(made.cut(0, 1000, 1 << 30), Vec::from_iter(0..10));
+}
+
+#[test]
+fn goes_over_short_gaps_only() {
+    let mut made = Made::new(&[(20 << 10, [1000].as_slice()); 10]);
+    made.taken = BTreeSet::from([1, 4, 5]);
+    assert_eq!(made.cut(0, 0, 1 << 20), [0, 2, 3]);
+    assert_eq!(made.cut(3, 1 << 20, 1 << 20), [0, 2, 3]);
+}
+
+#[test]
+fn takes_packed_members_whole_and_long_ones_alone() {
+    let made = Made::new(&[(100, &[5, 6, 7]), (100, &[STREAM_LEN + 1]), (100, &[9])]);
+    assert_eq!(made.cut(1, 0, 1000), [0, 1, 2]);
+    assert_eq!(made.cut(3, 1000, 1000), [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn a_member_of_chunks_that_overlap_is_not_decoded_for_each() {
+    let mut made = Made::new(&[(1000, [100; 50].as_slice())]);
+    made.chunks.iter_mut().for_each(|chunk| chunk.inner_offset = 7);
+    assert_eq!(made.cut(20, 0, 1000), [20]);
+    assert_eq!(made.cut(49, 0, 1000), [49]);
+}
+
+#[test]
+fn asks_for_no_more_of_a_member_than_its_chunks_can_take() {
+    let made = Made::new(&[(1 << 40, &[100])]);
+    let reach = Reach { backward: 0, forward: 0, sequential: false };
+    let members = Window::cut(&made, ChunkId(0), reach).unwrap();
+    assert!(members[0].span.end < 100 << 10);
+}
+
+#[test]
+fn promotion_goes_one_way() {
+    let window = Window::new(Vec::new(), Class::Background, 0);
+    assert!(window.promote(Class::Demand));
+    assert!(!window.promote(Class::Prefetch) && !window.promote(Class::Demand));
+    assert_eq!(window.class(), Class::Demand);
+}
+
+proptest! {
+    #[test]
+    fn windows_are_ordered_free_and_hold_what_is_wanted(
+        members in prop::collection::vec((1u64..50_000, prop::collection::vec(1u64..5000, 1..4)), 1..40),
+        taken in prop::collection::btree_set(0u32..100, 0..40),
+        wanted in any::<prop::sample::Index>(),
+        backward in 0u64..200_000,
+        forward in 0u64..200_000,
+    ) {
+        let shapes: Vec<_> = members.iter().map(|(len, chunks)| (*len, chunks.as_slice())).collect();
+        let mut made = Made::new(&shapes);
+        let wanted = wanted.index(made.chunks.len()) as u32;
+        made.taken = taken;
+        made.taken.remove(&wanted);
+        let reach = Reach { backward, forward, sequential: false };
+        let cut = Window::cut(&made, ChunkId(wanted), reach).unwrap();
+        let ids: Vec<u32> = cut.iter().flat_map(|member| &member.chunks).map(|id| id.0).collect();
+        prop_assert!(ids.contains(&wanted));
+        prop_assert!(ids.is_sorted_by(|a, b| a < b));
+        prop_assert!(ids.iter().all(|id| made.is_free(ChunkId(*id))));
+        prop_assert!(cut.is_sorted_by(|a, b| a.span.end <= b.span.start));
+        let own = made.chunks[wanted as usize];
+        for member in &cut {
+            prop_assert!(member.span.start + backward >= own.member_start);
+            prop_assert!(member.span.start == own.member_start || member.span.end <= own.member_start + forward.max(1));
+            for id in &member.chunks {
+                let chunk = made.chunks[id.0 as usize];
+                prop_assert!(chunk.inner_offset + chunk.len <= member.need);
+                prop_assert_eq!(chunk.member_start, member.span.start);
+            }
+        }
+    }
+}

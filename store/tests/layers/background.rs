@@ -1,0 +1,92 @@
+//! Completing layers while nobody waits.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use store::{Class, Layer};
+
+use crate::{
+    blob::{Blob, node},
+    memory::{Dir, Fault, Memory},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn completes_the_layer_and_asks_for_nothing_twice() {
+    let blob = Blob::small_files(100, 30_000);
+    let (dir, source) = (Dir::new(), Memory::new(&blob));
+    let store = dir.open();
+    let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+    layer.read(node(&layer, "file0050"), 0, 10).await.unwrap();
+    layer.start_background();
+    layer.start_background();
+    complete(&layer).await;
+    let received: u64 = source.requests().iter().map(|(range, _)| range.end - range.start).sum();
+    assert!(received <= blob.bytes.len() as u64);
+    source.set(Fault::Down);
+    for (name, data) in &blob.files {
+        let mut buf = vec![0; data.len()];
+        assert_eq!(layer.read_cached(node(&layer, name), 0, &mut buf).unwrap(), Some(data.len()));
+        assert_eq!(buf, *data);
+    }
+    assert_eq!(layer.chunks_in_flight(), 0);
+    assert!(layer.stats().background_bytes_fetched > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn goes_on_after_a_failure() {
+    let blob = Blob::small_files(40, 30_000);
+    let (dir, source) = (Dir::new(), Memory::new(&blob));
+    let layer = dir.open().open_layer(blob.key, source.clone()).await.unwrap();
+    source.state.lock().next = vec![Fault::Down, Fault::CutAfter(100_000)];
+    layer.start_background();
+    complete(&layer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_joins_what_the_background_fetches() {
+    let blob = Blob::small_files(50, 30_000);
+    let (dir, source) = (Dir::new(), Memory::new(&blob));
+    source.state.lock().latency = Duration::from_millis(100);
+    let layer = dir.open().open_layer(blob.key, source.clone()).await.unwrap();
+    layer.start_background();
+    while source.requests().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(layer.read(node(&layer, "file0000"), 0, 30_000).await.unwrap(), *blob.truth("file0000"));
+    let requests = source.requests();
+    let of_the_file: Vec<_> = requests.iter().filter(|(range, _)| range.start == 0).collect();
+    assert!(matches!(of_the_file[..], [(_, Class::Background)]), "{requests:?}");
+    complete(&layer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn begins_nothing_while_somebody_waits() {
+    let blob = Blob::small_files(200, 30_000);
+    let (dir, source) = (Dir::new(), Memory::new(&blob));
+    let layer = dir.open().open_layer(blob.key, source.clone()).await.unwrap();
+    source.state.lock().per_piece = Duration::from_millis(20);
+    let reader = tokio::spawn({
+        let layer = Arc::clone(&layer);
+        let file = node(&layer, "file0000");
+        async move { layer.read(file, 0, 10).await.unwrap() }
+    });
+    while source.requests().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    layer.start_background();
+    reader.await.unwrap();
+    let while_waiting = source.requests();
+    assert!(while_waiting.iter().all(|(_, class)| *class == Class::Demand), "{while_waiting:?}");
+    source.state.lock().per_piece = Duration::ZERO;
+    complete(&layer).await;
+}
+
+pub(crate) async fn complete(layer: &Layer) {
+    let began = Instant::now();
+    while layer.stats().chunks_present < layer.stats().chunks_total {
+        assert!(began.elapsed() < Duration::from_secs(15), "{:?}", layer.stats());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -1,0 +1,122 @@
+//! What is on disk after an orderly end, and after none.
+
+use std::{
+    fs::{self, File},
+    os::{fd::AsRawFd, unix::fs::symlink},
+    time::Duration,
+};
+
+use nix::{
+    fcntl::{FcntlArg, SealFlag, fcntl},
+    sys::memfd::{MFdFlags, memfd_create},
+};
+use store::{Store, StoreConfig};
+
+use crate::{
+    blob::{Blob, node},
+    memory::{Dir, Fault, Memory},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_fetched_outlives_the_store() {
+    let blob = Blob::small_files(4, 300_000);
+    let (dir, source) = (Dir::new(), Memory::new(&blob));
+    let store = dir.open();
+    let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+    layer.read(node(&layer, "file0001"), 0, 10).await.unwrap();
+    let present = layer.stats();
+    store.flush();
+    drop((layer, store));
+    source.set(Fault::Down);
+    let layer = dir.open().attach(blob.key, source.clone()).unwrap().unwrap();
+    assert_eq!(layer.stats().chunks_present, present.chunks_present);
+    assert_eq!(layer.stats().bytes_present, present.bytes_present);
+    assert_eq!(layer.read(node(&layer, "file0001"), 0, 300_000).await.unwrap(), *blob.truth("file0001"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_are_recorded_by_themselves() {
+    let blob = Blob::new(&[("a", 10_000)], 4 << 20);
+    let (dir, source) = (Dir::new(), Memory::new(&blob));
+    let interval = Duration::from_millis(50);
+    let store = Store::open(StoreConfig { flush_interval: interval, ..dir.config() }).unwrap();
+    let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+    layer.read(node(&layer, "a"), 0, 10).await.unwrap();
+    let chunks = dir.0.path().join("layers").join(blob.key.to_string()).join("chunks");
+    for _ in 0..100 {
+        if fs::read(&chunks).unwrap()[24] == 1 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("nothing was recorded");
+}
+
+/// The machine loses power: what was not synced is gone, though it was served before.
+#[tokio::test(flavor = "multi_thread")]
+async fn unsynced_chunks_are_fetched_again() {
+    let blob = Blob::small_files(6, 300_000);
+    let (dir, after) = (Dir::new(), Dir::new());
+    let source = Memory::new(&blob);
+    let store = dir.open();
+    let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+    layer.read(node(&layer, "file0000"), 0, 300_000).await.unwrap();
+    store.flush();
+    let synced = fs::read(files(&dir, &blob).join("content")).unwrap();
+    layer.read(node(&layer, "file0004"), 0, 300_000).await.unwrap();
+
+    let copy = files(&after, &blob);
+    fs::create_dir_all(&copy).unwrap();
+    for name in ["toc", "index", "chunks"] {
+        fs::copy(files(&dir, &blob).join(name), copy.join(name)).unwrap();
+    }
+    fs::write(copy.join("content"), synced).unwrap();
+    let restarted = after.open().attach(blob.key, source.clone()).unwrap().unwrap();
+    assert!(restarted.stats().chunks_present < layer.stats().chunks_present);
+    for (name, data) in &blob.files {
+        assert_eq!(restarted.read(node(&restarted, name), 0, data.len()).await.unwrap(), *data);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_content_file_that_was_cut_is_filled_again() {
+    let blob = Blob::new(&[("a", 100_000)], 4 << 20);
+    let (dir, source) = (Dir::new(), Memory::new(&blob));
+    let store = dir.open();
+    let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+    layer.read(node(&layer, "a"), 0, 10).await.unwrap();
+    store.flush();
+    drop((layer, store));
+    fs::write(files(&dir, &blob).join("content"), b"short").unwrap();
+    let layer = dir.open().attach(blob.key, source).unwrap().unwrap();
+    assert_eq!(layer.stats().chunks_present, 0);
+    assert_eq!(layer.read(node(&layer, "a"), 0, 100_000).await.unwrap(), *blob.truth("a"));
+}
+
+/// Bytes that cannot be written are served from memory, and not recorded.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_content_file_that_takes_nothing_does_not_fail_reads() {
+    let blob = Blob::new(&[("a", 100_000)], 30_000);
+    let (dir, source) = (Dir::new(), Memory::new(&blob));
+    let store = dir.open();
+    let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+    let content = File::from(memfd_create(c"content", MFdFlags::MFD_ALLOW_SEALING).unwrap());
+    content.set_len(layer.index().content_len()).unwrap();
+    fcntl(&content, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE)).unwrap();
+    drop((layer, store));
+    let path = files(&dir, &blob).join("content");
+    fs::remove_file(&path).unwrap();
+    symlink(format!("/proc/self/fd/{}", content.as_raw_fd()), path).unwrap();
+
+    let layer = dir.open().attach(blob.key, source).unwrap().unwrap();
+    let a = node(&layer, "a");
+    for (offset, len) in [(0, 100_000), (10, 20), (29_990, 30_020)] {
+        assert_eq!(layer.read(a, offset, len).await.unwrap(), blob.truth("a")[offset as usize..][..len]);
+    }
+    assert_eq!(layer.stats().chunks_present, 0);
+    assert_eq!(layer.read_cached(a, 0, &mut [0]).unwrap(), None);
+}
+
+fn files(dir: &Dir, blob: &Blob) -> std::path::PathBuf {
+    dir.0.path().join("layers").join(blob.key.to_string())
+}

@@ -1,0 +1,104 @@
+//! What a source does wrong ends in the right bytes or an error, in bounded time.
+
+use std::{
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::{Duration, Instant},
+};
+
+use store::{ReadError, Store, StoreConfig};
+
+use crate::{
+    blob::{Blob, node},
+    memory::{Dir, Fault, Memory},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_stays_wrong_is_an_error() {
+    let blob = Blob::new(&[("a", 50_000), ("b", 50_000)], 4 << 20);
+    let (dir, source) = (Dir::new(), Memory::new(&blob));
+    let store = dir.open();
+    let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+    source.set(Fault::Flip(20_000));
+    let error = layer.read(node(&layer, "a"), 0, 10).await.unwrap_err();
+    assert!(matches!(error, ReadError::Corrupt { .. }), "{error}");
+    assert_eq!(source.distrusted.load(SeqCst), 3);
+    assert_eq!(source.requests().len(), 3);
+    assert_eq!(layer.stats().verify_failures, 3);
+    assert!(layer.stats().last_error.unwrap().contains("digest") || layer.chunks_in_flight() == 0);
+    assert_eq!(layer.read(node(&layer, "b"), 0, 50_000).await.unwrap(), *blob.truth("b"));
+    source.set(Fault::None);
+    assert_eq!(layer.read(node(&layer, "a"), 0, 50_000).await.unwrap(), *blob.truth("a"));
+    settled(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_mirror_is_passed_over() {
+    for len in [50_000, 20 << 20] {
+        let blob = Blob::new(&[("a", len)], 1 << 30);
+        let (dir, source) = (Dir::new(), Memory::new(&blob));
+        let layer = dir.open().open_layer(blob.key, source.clone()).await.unwrap();
+        source.set(Fault::Flip(30_000));
+        source.state.lock().honest_once_distrusted = true;
+        assert!(layer.read(node(&layer, "a"), 0, len).await.unwrap() == blob.truth("a"));
+        assert_eq!((source.distrusted.load(SeqCst), source.requests().len()), (1, 2));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_that_is_down_fails_reads_and_is_not_hammered() {
+    let blob = Blob::small_files(20, 50_000);
+    let (dir, source) = (Dir::new(), Memory::new(&blob));
+    let store = dir.open();
+    let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+    source.set(Fault::Down);
+    let began = Instant::now();
+    for _ in 0..4 {
+        let error = layer.read(node(&layer, "file0000"), 0, 10).await.unwrap_err();
+        assert!(matches!(error, ReadError::Source(_)), "{error}");
+    }
+    assert!(began.elapsed() >= Duration::from_millis(600), "asked again after {:?}", began.elapsed());
+    assert!(layer.stats().last_error.unwrap().contains("the origin is down"));
+    source.set(Fault::None);
+    assert_eq!(layer.read(node(&layer, "file0000"), 0, 10).await.unwrap(), blob.truth("file0000")[..10]);
+    settled(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_ends_early_gives_what_came() {
+    let blob = Blob::small_files(10, 20_000);
+    let (dir, source) = (Dir::new(), Memory::new(&blob));
+    let layer = dir.open().open_layer(blob.key, source.clone()).await.unwrap();
+    source.state.lock().next = vec![Fault::CutAfter(45_000)];
+    assert_eq!(layer.read(node(&layer, "file0000"), 0, 20_000).await.unwrap(), *blob.truth("file0000"));
+    assert_eq!(layer.read(node(&layer, "file0009"), 0, 20_000).await.unwrap(), *blob.truth("file0009"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_is_bounded() {
+    let blob = Blob::new(&[("a", 100_000)], 4 << 20);
+    for fault in [Fault::Hang, Fault::HangAfter(0), Fault::HangAfter(20_000)] {
+        let (dir, source) = (Dir::new(), Memory::new(&blob));
+        let timeout = Duration::from_millis(300);
+        let store = Store::open(StoreConfig { read_timeout: timeout, ..dir.config() }).unwrap();
+        let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+        source.set(fault);
+        let began = Instant::now();
+        let error = layer.read(node(&layer, "a"), 0, 10).await.unwrap_err();
+        assert!(matches!(error, ReadError::TimedOut(_)), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        settled(&store).await;
+        source.set(Fault::None);
+        assert_eq!(layer.read(node(&layer, "a"), 0, 10).await.unwrap(), blob.truth("a")[..10]);
+    }
+}
+
+/// Everything that was taken is given back.
+async fn settled(store: &Arc<Store>) {
+    for _ in 0..300 {
+        if store.memory_in_use() == 0 && store.layers().iter().all(|layer| layer.chunks_in_flight() == 0) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{} bytes are still in use", store.memory_in_use());
+}

@@ -1,0 +1,166 @@
+//! A source in memory, with faults and delays that tests script.
+
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{StreamExt, future, stream};
+use parking_lot::Mutex;
+use store::{BlobSource, ByteStream, Class, SourceError, SourceErrorKind, Store, StoreConfig, Tail};
+
+use crate::blob::Blob;
+
+/// What goes wrong with a read of a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nothing.
+    None,
+    /// The origin is down.
+    Down,
+    /// The answer never comes.
+    Hang,
+    /// This many bytes come, then nothing.
+    HangAfter(usize),
+    /// The body ends after this many bytes, without an error.
+    CutAfter(usize),
+    /// The byte at this offset of the blob is another one.
+    Flip(u64),
+}
+
+/// A blob in memory.
+pub(crate) struct Memory {
+    blob: Bytes,
+    pub(crate) state: Mutex<State>,
+    pub(crate) distrusted: AtomicU64,
+    pub(crate) tails: AtomicU64,
+}
+
+pub(crate) struct State {
+    pub(crate) fault: Fault,
+    /// Faults for the next reads, before `fault`.
+    pub(crate) next: Vec<Fault>,
+    /// A flipped bit is gone once the source was told.
+    pub(crate) honest_once_distrusted: bool,
+    pub(crate) latency: Duration,
+    pub(crate) per_piece: Duration,
+    pub(crate) log: Vec<(Range<u64>, Class)>,
+}
+
+const PIECE: usize = 16 << 10;
+
+impl Memory {
+    pub(crate) fn new(blob: &Blob) -> Arc<Self> {
+        Arc::new(Self {
+            blob: blob.bytes.clone(),
+            state: Mutex::new(State {
+                fault: Fault::None,
+                next: Vec::new(),
+                honest_once_distrusted: false,
+                latency: Duration::ZERO,
+                per_piece: Duration::ZERO,
+                log: Vec::new(),
+            }),
+            distrusted: AtomicU64::new(0),
+            tails: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn set(&self, fault: Fault) {
+        self.state.lock().fault = fault;
+    }
+
+    pub(crate) fn requests(&self) -> Vec<(Range<u64>, Class)> {
+        self.state.lock().log.clone()
+    }
+}
+
+#[async_trait]
+impl BlobSource for Memory {
+    async fn read_tail(&self, len: u64) -> Result<Tail, SourceError> {
+        self.tails.fetch_add(1, SeqCst);
+        let latency = self.state.lock().latency;
+        tokio::time::sleep(latency).await;
+        let start = self.blob.len().saturating_sub(len as usize);
+        Ok(Tail { bytes: self.blob.slice(start..), blob_size: self.blob.len() as u64 })
+    }
+
+    async fn read_range(&self, range: Range<u64>, class: Class) -> Result<ByteStream, SourceError> {
+        let (fault, latency, per_piece) = {
+            let mut state = self.state.lock();
+            state.log.push((range.clone(), class));
+            let fault = if state.next.is_empty() { state.fault } else { state.next.remove(0) };
+            let honest = state.honest_once_distrusted && self.distrusted.load(SeqCst) > 0;
+            (if honest { Fault::None } else { fault }, state.latency, state.per_piece)
+        };
+        tokio::time::sleep(latency).await;
+        let mut bytes = self.blob.slice(range.start as usize..range.end as usize);
+        let mut hangs = false;
+        match fault {
+            Fault::None => {}
+            Fault::Down => return Err(SourceError::new(SourceErrorKind::Unavailable, "the origin is down")),
+            Fault::Hang => return future::pending().await,
+            Fault::HangAfter(len) => {
+                bytes.truncate(len);
+                hangs = true;
+            }
+            Fault::CutAfter(len) => bytes.truncate(len),
+            Fault::Flip(at) if range.contains(&at) => {
+                let mut flipped = bytes.to_vec();
+                flipped[(at - range.start) as usize] ^= 0x10;
+                bytes = flipped.into();
+            }
+            Fault::Flip(_) => {}
+        }
+        let pieces: Vec<_> = (0..bytes.len())
+            .step_by(PIECE)
+            .map(|start| Ok(bytes.slice(start..(start + PIECE).min(bytes.len()))))
+            .collect();
+        let pieces = stream::iter(pieces).then(move |piece| async move {
+            if !per_piece.is_zero() {
+                tokio::time::sleep(per_piece).await;
+            }
+            piece
+        });
+        Ok(if hangs { pieces.chain(stream::pending()).boxed() } else { pieces.boxed() })
+    }
+
+    fn distrust(&self) {
+        self.distrusted.fetch_add(1, SeqCst);
+    }
+
+    fn describe(&self) -> String {
+        format!("memory of {} bytes", self.blob.len())
+    }
+}
+
+/// A store in a directory of its own.
+pub(crate) struct Dir(pub(crate) tempfile::TempDir);
+
+impl Dir {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    /// Small windows, short waits, no recording unless asked for.
+    pub(crate) fn config(&self) -> StoreConfig {
+        StoreConfig {
+            min_window: 64 << 10,
+            max_window: 1 << 20,
+            background_window: 256 << 10,
+            read_timeout: Duration::from_secs(10),
+            flush_interval: Duration::from_secs(3600),
+            ..StoreConfig::new(self.0.path())
+        }
+    }
+
+    pub(crate) fn open(&self) -> Arc<Store> {
+        Store::open(self.config()).unwrap()
+    }
+}

@@ -1,0 +1,118 @@
+//! Hits, misses, windows.
+
+use std::{sync::Arc, time::Duration};
+
+use estargz::{NodeId, write};
+use store::{Class, StoreConfig};
+
+use crate::{
+    background::complete,
+    blob::{Blob, node},
+    memory::{Dir, Memory},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_miss_becomes_a_hit() {
+    let blob = Blob::new(&[("a", 100_000), ("b", 5), ("empty", 0)], 30_000);
+    let (dir, source) = (Dir::new(), Memory::new(&blob));
+    let layer = dir.open().open_layer(blob.key, source.clone()).await.unwrap();
+    let a = node(&layer, "a");
+    let mut buf = vec![0; 1000];
+    assert_eq!(layer.read_cached(a, 500, &mut buf).unwrap(), None);
+    assert_eq!(layer.read(a, 500, 1000).await.unwrap(), blob.truth("a")[500..1500]);
+    assert_eq!(layer.read_cached(a, 500, &mut buf).unwrap(), Some(1000));
+    assert_eq!(buf, blob.truth("a")[500..1500]);
+    assert_eq!(layer.read(a, 99_990, 1000).await.unwrap(), blob.truth("a")[99_990..]);
+    assert_eq!(layer.read_cached(a, 99_990, &mut buf).unwrap(), Some(10));
+    assert_eq!(layer.read_cached(a, 100_000, &mut buf).unwrap(), Some(0));
+    assert_eq!(layer.read(node(&layer, "b"), 0, 100).await.unwrap(), *blob.truth("b"));
+    assert_eq!(layer.read(node(&layer, "empty"), 0, 100).await.unwrap().len(), 0);
+    assert!(layer.read(NodeId::ROOT, 0, 10).await.is_err());
+    assert_eq!(source.requests().len(), 1);
+    complete(&layer).await;
+    let stats = layer.stats();
+    assert_eq!((stats.requests, stats.chunks_present), (1, stats.chunks_total));
+    // What is still being decoded when it is asked for counts as a miss, too.
+    assert!(stats.misses >= 1 && stats.hits >= 3, "{stats:?}");
+    assert_eq!((stats.bytes_present, stats.bytes_total), (100_005, 100_005));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_of_one_chunk_share_one_request() {
+    let blob = Blob::new(&[("a", 100_000)], 4 << 20);
+    let (dir, source) = (Dir::new(), Memory::new(&blob));
+    source.state.lock().latency = Duration::from_millis(50);
+    let layer = dir.open().open_layer(blob.key, source.clone()).await.unwrap();
+    let a = node(&layer, "a");
+    let readers: Vec<_> = (0..50usize)
+        .map(|reader| {
+            let layer = Arc::clone(&layer);
+            tokio::spawn(async move { (reader, layer.read(a, reader as u64 * 7, 1000).await.unwrap()) })
+        })
+        .collect();
+    // Some give up, which takes nothing from the others.
+    readers.iter().step_by(7).for_each(tokio::task::JoinHandle::abort);
+    for reader in readers {
+        if let Ok((reader, bytes)) = reader.await {
+            assert_eq!(bytes, blob.truth("a")[reader * 7..reader * 7 + 1000]);
+        }
+    }
+    assert_eq!(source.requests().len(), 1);
+    assert_eq!(layer.chunks_in_flight(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_bring_neighbours_and_grow_in_order() {
+    let blob = Blob::small_files(600, 8000);
+    let dir = Dir::new();
+    let source = Memory::new(&blob);
+    let store = store::Store::open(StoreConfig { max_window: 2 << 20, ..dir.config() }).unwrap();
+    let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+    for (name, data) in &blob.files {
+        assert_eq!(layer.read(node(&layer, name), 0, data.len()).await.unwrap(), *data);
+    }
+    let requests = source.requests();
+    assert!(requests.len() < 12, "{} requests for 600 files", requests.len());
+    let longest = requests.iter().map(|(range, _)| range.end - range.start).max().unwrap();
+    assert!(longest > 1 << 20, "the longest window has {longest} bytes");
+    let received: u64 = requests.iter().map(|(range, _)| range.end - range.start).sum();
+    assert!(received <= blob.bytes.len() as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packed_members_and_landmarks() {
+    let options = write::Options { pack_size: 64 << 10, prioritized: vec!["p".into()], ..Default::default() };
+    let blob = Blob::with(&[("a", 9000), ("b", 5000), ("c", 1), ("p", 3000)], &options);
+    let (dir, source) = (Dir::new(), Memory::new(&blob));
+    let layer = dir.open().open_layer(blob.key, source.clone()).await.unwrap();
+    layer.start_prefetch(0);
+    let p = node(&layer, "p");
+    let mut buf = [0; 3000];
+    for _ in 0..500 {
+        if layer.read_cached(p, 0, &mut buf).unwrap().is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(buf, blob.truth("p"));
+    assert_eq!(source.requests()[0].1, Class::Prefetch);
+    for (name, data) in &blob.files {
+        assert_eq!(layer.read(node(&layer, name), 0, data.len()).await.unwrap(), *data);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_longer_than_memory_is_streamed() {
+    let blob = Blob::new(&[("big", 40 << 20), ("small", 1000)], 1 << 30);
+    let dir = Dir::new();
+    let source = Memory::new(&blob);
+    let store = store::Store::open(StoreConfig { memory_budget: 1 << 20, ..dir.config() }).unwrap();
+    let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+    let big = node(&layer, "big");
+    assert_eq!(layer.read(big, 39 << 20, 100).await.unwrap(), blob.truth("big")[39 << 20..(39 << 20) + 100]);
+    let mut buf = vec![0; 40 << 20];
+    assert_eq!(layer.read_cached(big, 0, &mut buf).unwrap(), Some(40 << 20));
+    assert!(buf == blob.truth("big"));
+    assert_eq!(layer.read(node(&layer, "small"), 0, 1000).await.unwrap(), *blob.truth("small"));
+    assert_eq!(store.memory_in_use(), 0);
+}
