@@ -1,4 +1,6 @@
 //! Layers read through the public API, from a source in memory with scripted faults.
+// Clippy knows tests by their attribute and not what they call.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 #[path = "layers/blob.rs"]
 mod blob;

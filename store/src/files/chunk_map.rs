@@ -161,7 +161,7 @@ impl Recorded {
         }
         let mut words: Vec<u64> = words.as_chunks().0.iter().copied().map(u64::from_le_bytes).collect();
         // Bits beyond the last chunk mean nothing.
-        if let Some(last) = words.last_mut().filter(|_| count % BITS != 0) {
+        if let Some(last) = words.last_mut().filter(|_| !count.is_multiple_of(BITS)) {
             *last &= bit(count) - 1;
         }
         Some(Self { words, bytes })

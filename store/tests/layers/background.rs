@@ -56,7 +56,7 @@ async fn a_read_joins_what_the_background_fetches() {
     }
     assert_eq!(layer.read(node(&layer, "file0000"), 0, 30_000).await.unwrap(), *blob.truth("file0000"));
     let requests = source.requests();
-    let of_the_file: Vec<_> = requests.iter().filter(|(range, _)| range.start == 0).collect();
+    let of_the_file: Vec<_> = requests.iter().filter(|(range, _)| range.start < 10_000).collect();
     assert!(matches!(of_the_file[..], [(_, Class::Background)]), "{requests:?}");
     complete(&layer).await;
 }

@@ -33,7 +33,7 @@ async fn a_miss_becomes_a_hit() {
     let stats = layer.stats();
     assert_eq!((stats.requests, stats.chunks_present), (1, stats.chunks_total));
     // What is still being decoded when it is asked for counts as a miss, too.
-    assert!(stats.misses >= 1 && stats.hits >= 3, "{stats:?}");
+    assert!(stats.misses >= 1 && stats.hits >= 2, "{stats:?}");
     assert_eq!((stats.bytes_present, stats.bytes_total), (100_005, 100_005));
 }
 
