@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod golden;
 pub mod oci_layout;
 pub mod peers;
 pub mod registry;
