@@ -44,12 +44,18 @@ pub(crate) struct Node {
 impl Node {
     /// Starts everything, with the plugin registered as `plugin`.
     pub(crate) fn start(plugin: &str) -> Self {
+        Self::start_with(plugin, "")
+    }
+
+    /// The same, with this configuration of the daemon.
+    pub(crate) fn start_with(plugin: &str, config: &str) -> Self {
         let registry = TestRegistry::start(RegistryOptions::default()).unwrap();
         let plain = sample_image::python().unwrap();
         registry.add_layout(&plain, sample_image::TAG, REPOSITORY, PLAIN).unwrap();
         registry.add_layout(&converted(&plain), ESTARGZ, REPOSITORY, ESTARGZ).unwrap();
         let scratch = Scratch::new("starling-e2e-").unwrap();
-        let daemon = Starlingd::start(&program("starlingd"), &scratch.path().join("starling"), "").unwrap();
+        let daemon =
+            Starlingd::start(&program("starlingd"), &scratch.path().join("starling"), config).unwrap();
         let containerd =
             Containerd::start(&scratch.path().join("containerd"), Some(&daemon.plugin(plugin))).unwrap();
         Self { containerd, daemon, registry, scratch, plugin: plugin.to_owned() }
