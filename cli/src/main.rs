@@ -1,9 +1,10 @@
-//! starling, the command for people: pull, mount, convert, inspect, status.
+//! starling, the command for people: pull, mount, convert, inspect, status, explain.
 //!
 //! Every subcommand is a module with an `Args` and a `run`; results go to standard output (as JSON with
 //! `--json`), progress and messages to standard error.
 
 mod convert;
+mod explain;
 mod inspect;
 mod mount;
 mod output;
@@ -27,6 +28,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Convert(convert::Args),
+    Explain(explain::Args),
     Inspect(inspect::Args),
     Mount(mount::Args),
     Pull(Box<pull::Args>),
@@ -36,6 +38,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Convert(args) => convert::run(args),
+        Command::Explain(args) => explain::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Mount(args) => mount::run(args),
         Command::Pull(args) => pull::run(*args),

@@ -144,12 +144,12 @@ async fn prepare(
     Ok((store, merged, opened))
 }
 
-/// What was needed of the image.
+/// How much of the image was fetched.
 fn fetched(opened: &[Opened]) -> String {
     let stats = opened.iter().map(|opened| opened.layer.stats());
     let (present, total) = stats
         .fold((0, 0), |(present, total), stats| (present + stats.bytes_present, total + stats.bytes_total));
-    format!("unmounted, {} of {} of files were needed", human(present), human(total))
+    format!("unmounted, {} of {} fetched", human(present), human(total))
 }
 
 // === impl Signals ===

@@ -10,12 +10,11 @@ use registry::{Manifest, Parsed, Platform};
 use serde::{Deserialize, Serialize};
 use snapshotter::{
     admin::{OutcomeStatus, Status, ask_status},
-    explain,
-    lazy::FallBackReason,
     snapshots::REMOTE_LABEL,
 };
 
 use super::containerd::Containerd;
+use crate::explain::meaning;
 
 /// An index may lead to another index; deeper nesting has no use.
 const MAX_NESTING: usize = 3;
@@ -147,10 +146,9 @@ impl LayerOutcome {
         });
         match told {
             Some((code, reason)) => {
-                let class = FallBackReason::ALL.into_iter().find(|class| class.to_string() == *code);
                 self.code = Some(code.clone());
                 self.reason = Some(reason.clone());
-                self.remedy = class.map(|class| explain::explain(class).remedy.to_owned());
+                self.remedy = meaning(code).map(|meaning| meaning.remedy.to_owned());
             }
             None => {
                 self.reason =

@@ -59,6 +59,12 @@ fn a_layer_that_is_not_lazy_is_named_with_the_reason() {
     for words in ["layer 2", "not lazy", "reason (", "remedy: ", "2 of 3 layers lazy", "1 of 3 layers"] {
         assert!(text.contains(words), "{words:?} is not in\n{text}");
     }
+    let explained = Command::new(env!("CARGO_BIN_EXE_starling"))
+        .args(["explain", "--admin", node.daemon.admin().to_str().unwrap(), &image])
+        .output()
+        .unwrap();
+    let text = said(&explained);
+    assert!(explained.status.success() && text.contains("which means: "), "{text}");
     let pulled = node.pulled(&[&image]);
     let lazy: Vec<_> =
         pulled["layers"].as_array().unwrap().iter().map(|layer| layer["lazy"].as_bool().unwrap()).collect();
