@@ -7,3 +7,4 @@
 mod containerd;
 mod docker;
 mod node;
+mod starling;
