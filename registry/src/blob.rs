@@ -221,6 +221,10 @@ impl BlobSource for RemoteBlob {
     fn describe(&self) -> String {
         format!("{}/{}@{}", self.reference.host(), self.reference.repository(), self.digest)
     }
+
+    fn origin(&self) -> String {
+        self.reference.host().to_owned()
+    }
 }
 
 impl fmt::Debug for RemoteBlob {

@@ -20,6 +20,8 @@ pub struct Store {
     engine: Arc<Engine>,
     layers: Mutex<HashMap<LayerKey, Arc<Layer>>>,
     opening: Mutex<HashMap<LayerKey, open::Opening>>,
+    /// One lock for each layer whose files are being opened or deleted: this may take long, and others must not wait.
+    busy: Mutex<HashMap<LayerKey, Arc<Mutex<()>>>>,
 }
 
 // === impl Store ===
@@ -31,7 +33,13 @@ impl Store {
         let dir = config.root.join("layers");
         files::prepare(&dir)?;
         let engine = Engine::start(config).map_err(StoreError::new("start the threads for", &dir))?;
-        Ok(Arc::new(Self { dir, engine, layers: Mutex::default(), opening: Mutex::default() }))
+        Ok(Arc::new(Self {
+            dir,
+            engine,
+            layers: Mutex::default(),
+            opening: Mutex::default(),
+            busy: Mutex::default(),
+        }))
     }
 
     /// The layer, if it is open or its files are there. Never uses the network. Its missing bytes come from `source`
@@ -41,16 +49,16 @@ impl Store {
         key: LayerKey,
         source: Arc<dyn BlobSource>,
     ) -> Result<Option<Arc<Layer>>, StoreError> {
-        // Held across local I/O, so that a layer is opened once.
-        let mut layers = self.layers.lock();
-        if let Some(layer) = layers.get(&key) {
-            layer.set_source(source);
-            return Ok(Some(Arc::clone(layer)));
-        }
-        let Some(files) = files::LayerFiles::open(&self.dir, key)? else { return Ok(None) };
-        let layer = Layer::new(key, files, Arc::clone(&self.engine), source);
-        layers.insert(key, Arc::clone(&layer));
-        Ok(Some(layer))
+        self.alone_with(key, || {
+            if let Some(layer) = self.layer(&key) {
+                layer.set_source(source);
+                return Ok(Some(layer));
+            }
+            let Some(files) = files::LayerFiles::open(&self.dir, key)? else { return Ok(None) };
+            let layer = Layer::new(key, files, Arc::clone(&self.engine), source);
+            self.layers.lock().insert(key, Arc::clone(&layer));
+            Ok(Some(layer))
+        })
     }
 
     /// The open layers.
@@ -70,11 +78,13 @@ impl Store {
 
     /// Deletes a layer's files. Whoever holds the layer can go on reading.
     pub fn remove(&self, key: &LayerKey) -> Result<(), StoreError> {
-        let mut layers = self.layers.lock();
-        if let Some(layer) = layers.remove(key) {
-            layer.mark_removed();
-        }
-        files::remove(&self.dir, key)
+        self.alone_with(*key, || {
+            let layer = self.layers.lock().remove(key);
+            if let Some(layer) = layer {
+                layer.mark_removed();
+            }
+            files::remove(&self.dir, key)
+        })
     }
 
     /// Records what was fetched of all layers. Blocks; for an orderly end.
@@ -85,6 +95,21 @@ impl Store {
     /// Bytes of the memory budget that are in use.
     pub fn memory_in_use(&self) -> u64 {
         self.engine.budget.used()
+    }
+
+    /// Does something with a layer's files while nobody else opens or deletes them.
+    fn alone_with<T>(&self, key: LayerKey, work: impl FnOnce() -> T) -> T {
+        let lock = Arc::clone(self.busy.lock().entry(key).or_default());
+        let done = {
+            let _alone = lock.lock();
+            work()
+        };
+        drop(lock);
+        let mut busy = self.busy.lock();
+        if busy.get(&key).is_some_and(|lock| Arc::strong_count(lock) == 1) {
+            busy.remove(&key);
+        }
+        done
     }
 
     fn dir(&self) -> &Path {

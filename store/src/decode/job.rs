@@ -14,6 +14,8 @@ use estargz::{
     decode::{Inflater, verify},
 };
 
+use parking_lot::Mutex;
+
 use crate::{
     Class, Layer, ReadError,
     fetch::{
@@ -28,8 +30,8 @@ pub(crate) struct MemberJob {
     layer: Arc<Layer>,
     window: Arc<Window>,
     member: Member,
-    compressed: Bytes,
-    _charge: Charge,
+    /// Given up as soon as the member is decoded: an idle thread may hold on to the job for long.
+    payload: Mutex<Option<(Bytes, Charge)>>,
     /// A thread of normal priority has begun, an idle one need not.
     begun: AtomicBool,
     /// What does not match was dealt with.
@@ -47,7 +49,14 @@ impl MemberJob {
         charge: Charge,
     ) -> Arc<Self> {
         let (begun, refused) = Default::default();
-        Arc::new(Self { layer, window, member, compressed, _charge: charge, begun, refused })
+        Arc::new(Self {
+            layer,
+            window,
+            member,
+            payload: Mutex::new(Some((compressed, charge))),
+            begun,
+            refused,
+        })
     }
 
     /// Hands the job to the decoding threads.
@@ -68,7 +77,8 @@ impl MemberJob {
         if self.begun.swap(true, AcqRel) {
             return;
         }
-        match inflater.inflate(&self.compressed, self.member.need) {
+        let Some((compressed, _charge)) = self.payload.lock().take() else { return };
+        match inflater.inflate(&compressed, self.member.need) {
             Ok(data) => {
                 let mut bad = Vec::new();
                 for &id in &self.member.chunks {
@@ -85,14 +95,17 @@ impl MemberJob {
 
     /// Inflates and verifies; what comes of it is written by a thread that does not run at idle priority.
     pub(crate) fn run_idle(self: &Arc<Self>, inflater: &mut Inflater) {
-        if self.begun.load(std::sync::atomic::Ordering::Acquire) {
-            return;
-        }
-        let data = match inflater.inflate(&self.compressed, self.member.need) {
+        let compressed = self.payload.lock().as_ref().map(|(compressed, _)| compressed.clone());
+        let Some(compressed) = compressed else { return };
+        let data = match inflater.inflate(&compressed, self.member.need) {
             Ok(data) => Bytes::copy_from_slice(data),
             Err(error) => {
                 let (job, error) = (Arc::clone(self), error.to_string());
-                return self.layer.engine.pool.call(Class::Background, move || job.refuse_all(&error));
+                return self
+                    .layer
+                    .engine
+                    .pool
+                    .call(Class::Background, move || job.finish(|| job.refuse_all(&error)));
             }
         };
         let (mut good, mut bad) = (Vec::new(), Vec::new());
@@ -104,9 +117,19 @@ impl MemberJob {
         }
         let job = Arc::clone(self);
         self.layer.engine.pool.call(Class::Background, move || {
-            good.iter().for_each(|&id| job.store(id, &data));
-            job.refuse(bad);
+            job.finish(|| {
+                good.iter().for_each(|&id| job.store(id, &data));
+                job.refuse(bad);
+            });
         });
+    }
+
+    /// Does the rest of what an idle thread began, unless another one has done it all.
+    fn finish(&self, rest: impl FnOnce()) {
+        if !self.begun.swap(true, AcqRel) {
+            rest();
+            self.payload.lock().take();
+        }
     }
 
     fn check(&self, id: ChunkId, data: &[u8]) -> Result<(), String> {

@@ -6,7 +6,13 @@
 //! kernel) to the other threads. A member that somebody waits for is queued again for those and decoded there,
 //! whatever the idle thread has done of it.
 
-use std::{collections::VecDeque, fmt, io, sync::Arc, thread};
+use std::{
+    collections::VecDeque,
+    fmt, io,
+    panic::{self, AssertUnwindSafe},
+    sync::Arc,
+    thread,
+};
 
 use estargz::decode::Inflater;
 use parking_lot::{Condvar, Mutex};
@@ -110,9 +116,14 @@ impl Queues {
     fn work(&self, next: fn(&Self) -> Option<Task>, decode: fn(&Arc<MemberJob>, &mut Inflater)) {
         let mut inflater = Inflater::new();
         while let Some(task) = next(self) {
-            match task {
+            // A layer that makes the decoder panic must not take the thread from the others.
+            let done = panic::catch_unwind(AssertUnwindSafe(|| match task {
                 Task::Decode(job) => decode(&job, &mut inflater),
                 Task::Call(call) => call(),
+            }));
+            if done.is_err() {
+                tracing::error!("decoding a member panicked");
+                inflater = Inflater::new();
             }
         }
     }

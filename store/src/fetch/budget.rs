@@ -11,8 +11,9 @@ use tokio::sync::oneshot;
 
 use crate::Class;
 
-/// The part of the budget that is kept for demand.
-const RESERVE: u64 = 4;
+/// How many eighths of the budget the classes may use up to. What the background has queued may wait long for its
+/// threads, so that the others need parts that it cannot fill.
+const EIGHTHS: [u64; 4] = [8, 7, 6, 4];
 
 /// A number of bytes to share.
 #[derive(Debug)]
@@ -62,7 +63,7 @@ impl Budget {
 
     /// Whether anyone waits.
     pub(crate) fn is_short(&self) -> bool {
-        self.state.lock().queues.iter().any(|queue| !queue.is_empty())
+        self.state.lock().queues.iter().flatten().any(|waiter| !waiter.granted.is_closed())
     }
 
     /// Bytes in use.
@@ -71,7 +72,8 @@ impl Budget {
     }
 
     fn limit_of(&self, class: Class) -> u64 {
-        if class == Class::Demand { self.limit } else { (self.limit - self.limit / RESERVE).max(1) }
+        let eighths = EIGHTHS.get(class as usize).copied().unwrap_or(1);
+        (self.limit / 8 * eighths + self.limit % 8 * eighths / 8).max(1)
     }
 
     fn grant(self: &Arc<Self>) {
@@ -88,6 +90,11 @@ impl Budget {
     fn next(&self) -> Option<Waiter> {
         let mut state = self.state.lock();
         let state = &mut *state;
+        for queue in &mut state.queues {
+            while queue.front().is_some_and(|waiter| waiter.granted.is_closed()) {
+                queue.pop_front();
+            }
+        }
         let classes = [Class::Demand, Class::ReadAhead, Class::Prefetch, Class::Background];
         let (class, queue) =
             classes.into_iter().zip(&mut state.queues).find(|(_, queue)| !queue.is_empty())?;
@@ -124,9 +131,9 @@ mod tests {
     #[tokio::test]
     async fn demand_has_a_reserve_and_goes_first() {
         let budget = Budget::new(100);
-        let background = budget.charge(Class::Background, 75).await;
+        let ahead = budget.charge(Class::ReadAhead, 87).await;
         assert!(timeout(SHORT, budget.charge(Class::Background, 1)).await.is_err());
-        let demand = budget.charge(Class::Demand, 25).await;
+        let demand = budget.charge(Class::Demand, 13).await;
         let later = tokio::spawn({
             let budget = Arc::clone(&budget);
             async move { budget.charge(Class::Prefetch, 10).await }
@@ -137,7 +144,7 @@ mod tests {
         });
         tokio::time::sleep(SHORT).await;
         assert!(budget.is_short());
-        drop(background);
+        drop(ahead);
         drop(demand);
         let sooner = timeout(SHORT * 10, sooner).await.unwrap().unwrap();
         assert!(!later.is_finished());

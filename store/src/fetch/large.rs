@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::{
     body::Body,
     in_flight::Outcome,
+    receive::charge,
     window::{Member, Window},
 };
 use crate::{Layer, ReadError};
@@ -79,8 +80,8 @@ impl Large {
     /// Has a decoding thread work on the next piece.
     async fn step(self, piece: Bytes) -> Result<Self, ReadError> {
         let layer = Arc::clone(&self.layer);
+        let charge = charge(&layer, &self.window, piece.len() as u64 + PIECE).await;
         let class = self.window.class();
-        let charge = layer.engine.budget.charge(class, piece.len() as u64 + PIECE).await;
         let (done, stepped) = oneshot::channel();
         let mut large = self;
         layer.engine.pool.call(class, move || {

@@ -9,6 +9,7 @@ use tokio::{
 
 use super::{
     body::Body,
+    budget::Charge,
     large::Large,
     window::{Member, STREAM_LEN, Window},
 };
@@ -113,6 +114,18 @@ async fn permit<'a>(layer: &'a Layer, window: &Window) -> Option<SemaphorePermit
     layer.turns.demand.acquire().await.ok()
 }
 
+/// Waits for memory; in the first row as soon as somebody waits for the window.
+pub(super) async fn charge(layer: &Layer, window: &Window, bytes: u64) -> Charge {
+    let (budget, class) = (&layer.engine.budget, window.class());
+    if class == Class::Demand {
+        return budget.charge(class, bytes).await;
+    }
+    tokio::select! {
+        charge = budget.charge(class, bytes) => charge,
+        () = window.promoted() => budget.charge(Class::Demand, bytes).await,
+    }
+}
+
 /// Takes one member off the body. Says whether it did not have to wait for memory or threads.
 async fn take(
     layer: &Arc<Layer>,
@@ -126,7 +139,7 @@ async fn take(
     }
     let began = Instant::now();
     let len = member.span.end - member.span.start;
-    let charge = layer.engine.budget.charge(window.class(), len + member.need).await;
+    let charge = charge(layer, window, len + member.need).await;
     let prompt = began.elapsed().as_millis() == 0;
     let compressed = body.member(member.span.end).await?;
     MemberJob::new(Arc::clone(layer), Arc::clone(window), member.clone(), compressed, charge).queue();

@@ -45,7 +45,7 @@ impl Layer {
     pub(super) fn demand(self: &Arc<Self>, missing: &[ChunkId]) -> Result<Vec<Wait>, ReadError> {
         let product = self.engine.bandwidth(self.source().as_ref()).product();
         let (mut waits, mut windows, mut hurried) = (Vec::new(), Vec::new(), Vec::new());
-        let mut ahead = None;
+        let (mut ahead, mut damaged) = (None, None);
         {
             let mut table = self.in_flight.lock();
             for &chunk in missing {
@@ -56,14 +56,14 @@ impl Layer {
                 let mut origin = Origin::Joined;
                 if !table.has(chunk) {
                     origin = Origin::Own;
-                    let at = self.chunk(chunk)?.member_start;
-                    let mut pattern = self.pattern.lock();
-                    let reach = pattern.reach(at, product, self.engine.bounds());
-                    let window = self.cut(&table, chunk, reach, Class::Demand)?;
-                    pattern.chosen(window.span().end, reach);
-                    ahead = reach.sequential.then(|| window.span().end);
-                    table.insert(&window);
-                    windows.push(window);
+                    match self.window_for(&table, chunk, product, Class::Demand) {
+                        Ok((window, reach)) => {
+                            ahead = reach.sequential.then(|| window.span().end);
+                            table.insert(&window);
+                            windows.push(window);
+                        }
+                        Err(error) => damaged = Some(error),
+                    }
                 }
                 if let Some(Joined { waiting, window, class, job }) = table.join(chunk) {
                     if window.promote(Class::Demand) && class == Class::ReadAhead {
@@ -83,7 +83,7 @@ impl Layer {
         if let Some(end) = ahead {
             self.read_ahead(end, product);
         }
-        Ok(waits)
+        damaged.map_or(Ok(waits), |error| Err(error.into()))
     }
 
     /// A reader goes through the blob in order and will soon be at `at`.
@@ -95,14 +95,27 @@ impl Layer {
             if chunks.is_empty() || !(View { layer: self, table: &table }).is_free(first) {
                 return;
             }
-            let mut pattern = self.pattern.lock();
-            let reach = pattern.reach(at, product, self.engine.bounds());
-            let Ok(window) = self.cut(&table, first, reach, Class::ReadAhead) else { return };
-            pattern.chosen(window.span().end, reach);
+            let Ok((window, _)) = self.window_for(&table, first, product, Class::ReadAhead) else { return };
             table.insert(&window);
             window
         };
         self.engine.runtime.spawn(receive(Arc::clone(self), window, None));
+    }
+
+    /// Cuts the window around a chunk that was missed.
+    fn window_for(
+        &self,
+        table: &Table,
+        chunk: ChunkId,
+        product: u64,
+        class: Class,
+    ) -> Result<(Arc<Window>, Reach), IndexError> {
+        let at = self.chunk(chunk)?.member_start;
+        let mut pattern = self.pattern.lock();
+        let reach = pattern.reach(at, product, self.engine.bounds());
+        let window = self.cut(table, chunk, reach, class)?;
+        pattern.chosen(window.span().end, reach);
+        Ok((window, reach))
     }
 
     /// Takes the next window of free chunks within `chunks`, in blob order.

@@ -7,6 +7,7 @@ use futures_util::{
     FutureExt, StreamExt,
     future::{BoxFuture, Shared},
 };
+use tokio::time::timeout;
 
 use super::Store;
 use crate::{
@@ -83,7 +84,7 @@ impl Store {
                 let len = source
                     .size_hint()
                     .map_or(TAIL_LEN, |size| (size / TOC_SHARE).clamp(TAIL_LEN / 4, LONGEST_TAIL));
-                source.read_tail(len).await?
+                self.bounded(source.read_tail(len)).await?
             }
         };
         let footer = footer::parse(&tail.bytes, tail.blob_size).map_err(OpenLayerError::Footer)?;
@@ -94,13 +95,14 @@ impl Store {
         }
         let header = TocHeader { key, blob_size: tail.blob_size, toc_offset: footer.toc_offset };
         let mut staging = Staging::new(self.dir(), header)?;
-        let tail_start = tail.blob_size - tail.bytes.len() as u64;
+        let tail_start = tail.blob_size.saturating_sub(tail.bytes.len() as u64);
         if section.start < tail_start {
             let missing = section.start..tail_start.min(section.end);
-            let mut stream = source.read_range(missing.clone(), Class::Demand).await?;
+            let mut stream = self.bounded(source.read_range(missing.clone(), Class::Demand)).await?;
             let mut left = missing.end - missing.start;
             while left > 0 {
-                let piece = stream.next().await.unwrap_or_else(|| Err(cut_off()))?;
+                let piece =
+                    self.bounded(stream.next().map(|piece| piece.unwrap_or_else(|| Err(cut_off())))).await?;
                 let useful = piece.slice(..piece.len().min(left as usize));
                 left -= useful.len() as u64;
                 staging.add(&useful)?;
@@ -109,8 +111,16 @@ impl Store {
         let held = |offset: u64| offset.saturating_sub(tail_start) as usize;
         staging.add(tail.bytes.get(held(section.start)..held(section.end)).unwrap_or_default())?;
         self.build(staging, len).await?;
-        let layer = self.attach_later(key, &source).await?.ok_or_else(|| vanished(self))?;
-        Ok(layer)
+        Ok(self.attach_later(key, &source).await?.ok_or_else(|| vanished(self))?)
+    }
+
+    /// Waits for the source no longer than a read would: nobody could open the layer while this one hangs.
+    async fn bounded<T>(
+        &self,
+        asked: impl Future<Output = Result<T, SourceError>>,
+    ) -> Result<T, OpenLayerError> {
+        let limit = self.engine.config.read_timeout;
+        Ok(timeout(limit, asked).await.unwrap_or_else(|_| Err(no_answer()))?)
     }
 
     /// Builds the index on a thread that may block. A large one takes hundreds of megabytes, so these take turns.
@@ -133,6 +143,10 @@ impl Store {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, OpenLayerError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| OpenLayerError::Closed)
+}
+
+fn no_answer() -> SourceError {
+    SourceError::new(SourceErrorKind::TimedOut, "the origin does not send the end of the blob")
 }
 
 fn cut_off() -> SourceError {

@@ -1,7 +1,7 @@
 //! What a source does wrong ends in the right bytes or an error, in bounded time.
 
 use std::{
-    sync::{Arc, atomic::Ordering::SeqCst},
+    sync::atomic::Ordering::SeqCst,
     time::{Duration, Instant},
 };
 
@@ -9,7 +9,7 @@ use store::{ReadError, Store, StoreConfig};
 
 use crate::{
     blob::{Blob, node},
-    memory::{Dir, Fault, Memory},
+    memory::{Dir, Fault, Memory, settled},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,15 +90,4 @@ async fn waiting_is_bounded() {
         source.set(Fault::None);
         assert_eq!(layer.read(node(&layer, "a"), 0, 10).await.unwrap(), blob.truth("a")[..10]);
     }
-}
-
-/// Everything that was taken is given back.
-async fn settled(store: &Arc<Store>) {
-    for _ in 0..300 {
-        if store.memory_in_use() == 0 && store.layers().iter().all(|layer| layer.chunks_in_flight() == 0) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("{} bytes are still in use", store.memory_in_use());
 }

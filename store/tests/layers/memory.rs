@@ -164,3 +164,14 @@ impl Dir {
         Store::open(self.config()).unwrap()
     }
 }
+
+/// Everything that was taken is given back.
+pub(crate) async fn settled(store: &Arc<Store>) {
+    for _ in 0..300 {
+        if store.memory_in_use() == 0 && store.layers().iter().all(|layer| layer.chunks_in_flight() == 0) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{} bytes are still in use", store.memory_in_use());
+}

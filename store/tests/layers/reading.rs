@@ -8,7 +8,7 @@ use store::{Class, StoreConfig};
 use crate::{
     background::complete,
     blob::{Blob, node},
-    memory::{Dir, Memory},
+    memory::{Dir, Memory, settled},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,5 +114,5 @@ async fn a_chunk_longer_than_memory_is_streamed() {
     assert_eq!(layer.read_cached(big, 0, &mut buf).unwrap(), Some(40 << 20));
     assert!(buf == blob.truth("big"));
     assert_eq!(layer.read(node(&layer, "small"), 0, 1000).await.unwrap(), *blob.truth("small"));
-    assert_eq!(store.memory_in_use(), 0);
+    settled(&store).await;
 }
