@@ -13,6 +13,7 @@ import (
 	"os"
 	"path"
 	"sort"
+	"strings"
 
 	"github.com/containerd/stargz-snapshotter/estargz"
 	digest "github.com/opencontainers/go-digest"
@@ -44,7 +45,7 @@ func main() {
 	check(err)
 	reader, err := estargz.Open(io.NewSectionReader(file, 0, info.Size()))
 	check(err)
-	verifier, err := reader.VerifyTOC(digest.Digest(os.Args[2]))
+	verifier, err := verifierOf(reader, digest.Digest(os.Args[2]))
 	check(err)
 	root, ok := reader.Lookup("")
 	if !ok {
@@ -53,6 +54,30 @@ func main() {
 	out := bufio.NewWriter(os.Stdout)
 	walk(reader, verifier, json.NewEncoder(out), "", root)
 	check(out.Flush())
+}
+
+// chunkDigests verifies a chunk with the digest of its own entry, as the reference snapshotter does.
+type chunkDigests struct{}
+
+func (chunkDigests) Verifier(chunk *estargz.TOCEntry) (digest.Verifier, error) {
+	expected, err := digest.Parse(chunk.ChunkDigest)
+	if err != nil {
+		return nil, err
+	}
+	return expected.Verifier(), nil
+}
+
+// verifierOf checks the digest of the table of contents. The library's own verifier tells chunks apart by where
+// their member starts, so it refuses every blob whose members hold more than one, its own packed ones too.
+func verifierOf(reader *estargz.Reader, expected digest.Digest) (estargz.TOCEntryVerifier, error) {
+	if reader.TOCDigest() != expected {
+		return nil, fmt.Errorf("the table of contents has digest %s, not %s", reader.TOCDigest(), expected)
+	}
+	verifier, err := reader.VerifyTOC(expected)
+	if err != nil && strings.HasSuffix(err.Error(), "found twice") {
+		return chunkDigests{}, nil
+	}
+	return verifier, err
 }
 
 func walk(reader *estargz.Reader, verifier estargz.TOCEntryVerifier, out *json.Encoder, name string, entry *estargz.TOCEntry) {
@@ -94,7 +119,13 @@ func verify(reader *estargz.Reader, verifier estargz.TOCEntryVerifier, entry *es
 		}
 		sum, err := verifier.Verifier(chunk)
 		check(err)
-		_, err = io.Copy(io.MultiWriter(sum, whole), io.NewSectionReader(content, chunk.ChunkOffset, size))
+		// One read a chunk: the library inflates from the start of the member for each.
+		bytes := make([]byte, size)
+		_, err = content.ReadAt(bytes, chunk.ChunkOffset)
+		if err != io.EOF {
+			check(err)
+		}
+		_, err = io.MultiWriter(sum, whole).Write(bytes)
 		check(err)
 		if !sum.Verified() {
 			log.Fatal(fmt.Errorf("%s: the chunk at %d does not match its digest", entry.Name, chunk.ChunkOffset))
