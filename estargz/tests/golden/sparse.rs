@@ -1,7 +1,6 @@
 //! A file past 4 GiB.
 
 use std::{
-    env,
     fs::{self, File},
     io::Write,
     path::Path,
@@ -10,7 +9,10 @@ use std::{
 use tar::{EntryType, Header};
 use testkit::{golden, requires, skip_unless};
 
-use crate::layer::{Decoder, Layer, assert_same, listed, mounted};
+use crate::{
+    layer::{Decoder, Layer, assert_same, listed, mounted},
+    slow,
+};
 
 const LEN: u64 = 5 << 30;
 
@@ -33,10 +35,7 @@ fn sparse_archive(path: &Path) {
 
 #[test]
 fn a_file_of_five_gigabytes_is_read() {
-    skip_unless!(
-        requires::go(),
-        env::var_os("STARLING_SLOW").is_none().then(|| "slow: set STARLING_SLOW to run it".to_owned()),
-    );
+    skip_unless!(requires::go(), slow());
     let dir = tempfile::tempdir().unwrap();
     let (tar, blob) = (dir.path().join("layer.tar"), dir.path().join("layer.esgz"));
     sparse_archive(&tar);
