@@ -3,6 +3,11 @@
 //! Every subcommand is a module with an `Args` and a `run`; results go to standard output (as JSON with
 //! `--json`), progress and messages to standard error.
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "comments of arguments are help texts, where brackets are options"
+)]
+
 mod convert;
 mod explain;
 mod inspect;

@@ -1,7 +1,7 @@
 //! The state machine: what each call of containerd's snapshots API means.
 //!
 //! Ordinary snapshots behave as those of containerd's overlay snapshotter. A Prepare that names a target may instead end
-//! in a committed snapshot whose files a [`LazyLayers`] serves ([`remote`]). All calls but `prepare` and `cleanup` block,
+//! in a committed snapshot whose files a [`LazyLayers`] serves (`remote`). All calls but `prepare` and `cleanup` block,
 //! and none of those touches the network.
 
 mod cleanup;

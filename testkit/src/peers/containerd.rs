@@ -56,7 +56,7 @@ impl Containerd {
     /// Starts containerd with everything it keeps below `dir`.
     ///
     /// # Errors
-    /// The tools cannot be built, or containerd does not answer within [`START_LIMIT`]: the message
+    /// The tools cannot be built, or containerd does not answer in time: the message
     /// carries the end of its log.
     pub fn start(dir: &Path, plugin: Option<&Plugin>) -> Result<Self> {
         for tool in CONTAINERD_TOOLS {

@@ -34,7 +34,7 @@ impl Starlingd {
     /// there is taken over.
     ///
     /// # Errors
-    /// It exits or does not answer within [`START_LIMIT`]: the message carries its log.
+    /// It exits or does not answer in time: the message carries its log.
     pub fn start(program: &Path, dir: &Path, config: &str) -> Result<Self> {
         fs::create_dir_all(dir)?;
         fs::write(dir.join("config.toml"), config)?;
@@ -90,7 +90,7 @@ impl Starlingd {
     /// Sends `signal` and waits for the end.
     ///
     /// # Errors
-    /// The process is gone already, or does not end within [`START_LIMIT`].
+    /// The process is gone already, or does not end in time.
     pub fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
         if let Some(status) = self.child.try_wait()? {
             return Ok(status);
