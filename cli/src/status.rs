@@ -62,7 +62,7 @@ fn layer_table(layers: &[LayerStatus]) -> Vec<String> {
         return vec!["no lazy layers".to_owned()];
     }
     let mut rows = vec![
-        ["LAYER", "PRESENT", "SIZE", "%", "HITS", "MISSES", "DEMAND", "BACKGROUND", "STATE"]
+        ["LAYER", "PRESENT", "SIZE", "%", "HITS", "MISSES", "DEMAND", "PLANNED", "BACKGROUND", "STATE"]
             .map(str::to_owned),
     ];
     rows.extend(layers.iter().map(|layer| {
@@ -74,6 +74,7 @@ fn layer_table(layers: &[LayerStatus]) -> Vec<String> {
             layer.hits.to_string(),
             layer.misses.to_string(),
             human(layer.demand_bytes_fetched),
+            human(layer.planned_bytes_fetched),
             human(layer.background_bytes_fetched),
             layer.background.clone(),
         ]
@@ -151,6 +152,7 @@ mod tests {
             hits: 7,
             misses: 3,
             demand_bytes_fetched: 1_000_000,
+            planned_bytes_fetched: 0,
             background_bytes_fetched: 0,
             requests: 3,
             verify_failures: 0,
@@ -183,7 +185,7 @@ mod tests {
         let text = lines(&status).join("\n");
         for words in [
             "up 1 h 2 min",
-            "sha256:abababababab    250 B  1.0 kB  25.0     7       3  1.0 MB         0 B  filling",
+            "sha256:abababababab    250 B  1.0 kB  25.0     7       3  1.0 MB      0 B         0 B  filling",
             "sha256:abababababab: last error: the registry is away",
             "example.org/a:1: 0 of 1 layers lazy",
             "fell back (not-estargz): no footer",

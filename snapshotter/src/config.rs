@@ -48,6 +48,8 @@ pub struct Config {
     pub resolver: Resolver,
     /// `[store]`
     pub store: Store,
+    /// `[profile]`
+    pub profile: Profile,
     /// `[prepare]`
     pub prepare: Prepare,
     /// `[mount]`
@@ -97,6 +99,15 @@ pub struct Store {
     pub max_window: ByteSize,
     /// Compressed bytes that the background asks for at once.
     pub background_window: ByteSize,
+}
+
+/// Recording what starts read, and fetching it first the next time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    /// For how long the reads of a layer are recorded; 0 for not at all.
+    pub record_sec: Seconds,
+    /// Bytes of all profiles.
+    pub keep: ByteSize,
 }
 
 /// Opening layers when containerd asks for them.
@@ -259,6 +270,7 @@ impl Default for Config {
                 max_window: ByteSize(8 << 20),
                 background_window: ByteSize(4 << 20),
             },
+            profile: Profile { record_sec: Seconds(180), keep: ByteSize(64 << 20) },
             prepare: Prepare {
                 deadline_sec: Seconds(30),
                 early_layers: 256,

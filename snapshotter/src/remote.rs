@@ -34,7 +34,7 @@ use async_trait::async_trait;
 use estargz::NodeId;
 use fusefs::Connection;
 use registry::{Reference, RegistryClient};
-use store::{Layer, LayerKey, Store};
+use store::{Layer, LayerKey, PlanId, Store};
 use tokio::sync::RwLock;
 
 use self::{
@@ -182,9 +182,9 @@ impl RemoteLayers {
     }
 
     /// Fetches what will be needed, after the layer is shown: never in the way of a Prepare.
-    fn fetch(&self, layer: &Arc<Layer>, prefetch: Option<u64>) {
-        if self.fetching.prefetch {
-            layer.start_prefetch(prefetch.unwrap_or(self.fetching.prefetch_size));
+    fn fetch(&self, layer: &Arc<Layer>, plan: PlanId, prefetch: Option<u64>) {
+        if self.fetching.prefetch && !layer.start_plan(plan) {
+            layer.start_prefetch(plan, prefetch.unwrap_or(self.fetching.prefetch_size));
         }
         if self.fetching.background {
             layer.start_background();
@@ -213,7 +213,7 @@ impl LazyLayers for RemoteLayers {
         let layer = self.open(&wanted).await?;
         let remote = self.attached.show(&layer)?;
         self.claims.claim(remote.key);
-        self.fetch(&layer, wanted.prefetch);
+        self.fetch(&layer, wanted.plan(), wanted.prefetch);
         Ok(remote)
     }
 
@@ -238,7 +238,7 @@ impl LazyLayers for RemoteLayers {
             self.attached
                 .show_in(layer.slot, &open)
                 .map_err(|error| Unavailable { key: layer.key, reason: error.to_string() })?;
-            self.fetch(&open, None);
+            self.fetch(&open, PlanId::default(), None);
         }
         Ok(self.attached.path(layer.slot))
     }

@@ -27,6 +27,10 @@ pub struct StoreConfig {
     pub demand_windows: usize,
     /// How long verified chunks stay unrecorded at most: after a crash they are fetched again.
     pub flush_interval: Duration,
+    /// For how long after the first read of a layer its reads are recorded; zero records nothing.
+    pub record: Duration,
+    /// Bytes of all profiles that are kept, those of deleted layers too.
+    pub profile_bytes: u64,
     /// Verified bytes that are recorded without waiting for [`Self::flush_interval`].
     pub flush_bytes: u64,
 }
@@ -53,6 +57,8 @@ impl Default for StoreConfig {
             min_window: 128 << 10,
             max_window: 8 << 20,
             demand_windows: 32,
+            record: Duration::from_secs(180),
+            profile_bytes: 64 << 20,
             flush_interval: Duration::from_secs(2),
             flush_bytes: 64 << 20,
         }

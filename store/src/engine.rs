@@ -12,6 +12,8 @@ use crate::{
         activity::Activity, background::Background, bandwidth::Bandwidth, budget::Budget, reach::Bounds,
     },
     flush::Flusher,
+    plan::Planner,
+    profile::{Shelf, Starts},
 };
 
 /// See the [module](self).
@@ -23,6 +25,11 @@ pub(crate) struct Engine {
     pub(crate) activity: Activity,
     pub(crate) background: Arc<Background>,
     pub(crate) flusher: Flusher,
+    /// Layers that are being opened: plans wait for them.
+    pub(crate) openings: Activity,
+    pub(crate) planner: Arc<Planner>,
+    pub(crate) shelf: Shelf,
+    pub(crate) starts: Starts,
     /// Index builds at one time.
     pub(crate) builds: Semaphore,
     origins: Mutex<HashMap<String, Arc<Bandwidth>>>,
@@ -31,7 +38,7 @@ pub(crate) struct Engine {
 // === impl Engine ===
 
 impl Engine {
-    pub(crate) fn start(config: StoreConfig) -> std::io::Result<Arc<Self>> {
+    pub(crate) fn start(config: StoreConfig, shelf: Shelf) -> std::io::Result<Arc<Self>> {
         let pool = Pool::start(config.decode_threads)?;
         let flusher = Flusher::start(&config)?;
         Ok(Arc::new(Self {
@@ -41,6 +48,10 @@ impl Engine {
             activity: Activity::new(),
             background: Background::new(&config),
             flusher,
+            openings: Activity::new(),
+            planner: Arc::default(),
+            shelf,
+            starts: Starts::default(),
             builds: Semaphore::new(config.decode_threads.max(1)),
             origins: Mutex::default(),
             config,

@@ -4,7 +4,9 @@
 
 mod arrive;
 mod miss;
+mod planned;
 mod read;
+mod recorded;
 
 use std::{
     fmt,
@@ -28,6 +30,7 @@ use crate::{
     files::{Batch, LayerFiles},
     stats::Counters,
 };
+use recorded::Recording;
 
 /// Requests for read-ahead and planned prefetch that one layer has in flight.
 const AHEAD_WINDOWS: usize = 4;
@@ -44,6 +47,7 @@ pub struct Layer {
     pub(crate) turns: Turns,
     pattern: Mutex<Pattern>,
     unsynced: Mutex<Batch>,
+    recording: Recording,
     removed: AtomicBool,
     storage_failing: AtomicBool,
     pub(crate) in_background: AtomicBool,
@@ -66,8 +70,10 @@ impl Layer {
         source: Arc<dyn BlobSource>,
     ) -> Arc<Self> {
         let demand = Semaphore::new(engine.config.demand_windows.max(1));
+        let recording = Recording::begin(key, &files, &engine);
         Arc::new(Self {
             key,
+            recording,
             files,
             engine,
             source: RwLock::new(source),
@@ -157,6 +163,7 @@ impl Layer {
 impl Drop for Layer {
     fn drop(&mut self) {
         self.flush();
+        self.save_profile();
     }
 }
 

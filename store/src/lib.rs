@@ -1,4 +1,4 @@
-//! What is on disk and what is on its way: index, content and chunk-map files, fetch scheduler.
+//! What is on disk and what is on its way: index, content and chunk-map files, fetch scheduler, profiles and plans.
 //!
 //! A [`Store`] keeps [`Layer`]s. A layer's metadata is read once, from the end of its blob, and its content
 //! chunk by chunk as it is read: fetched from a [`BlobSource`], verified, kept. Nothing unverified is ever given
@@ -13,6 +13,8 @@ mod files;
 mod flush;
 mod key;
 mod layer;
+mod plan;
+mod profile;
 mod source;
 mod stats;
 mod store;
@@ -23,6 +25,8 @@ pub use error::{OpenLayerError, ReadError, StoreError};
 pub use files::LayerIndex;
 pub use key::LayerKey;
 pub use layer::Layer;
+pub use plan::PlanId;
+pub use profile::{Access, InvalidProfile, Profile};
 pub use source::{BlobSource, ByteStream, Class, SourceError, SourceErrorKind, Tail};
 pub use stats::LayerStats;
 pub use store::{Store, TAIL_LEN};

@@ -23,8 +23,10 @@ pub struct LayerStats {
     pub hits: u64,
     /// Reads that had to wait.
     pub misses: u64,
-    /// Bytes of the blob received for demand, read-ahead and planned prefetch.
+    /// Bytes of the blob received for demand and read-ahead.
     pub demand_bytes_fetched: u64,
+    /// Bytes of the blob received for planned prefetch, unless somebody waited for them.
+    pub planned_bytes_fetched: u64,
     /// Bytes of the blob received for the background.
     pub background_bytes_fetched: u64,
     /// Ranges asked of the source.
@@ -41,6 +43,7 @@ pub(crate) struct Counters {
     pub(crate) hits: AtomicU64,
     pub(crate) misses: AtomicU64,
     pub(crate) demand_bytes: AtomicU64,
+    pub(crate) planned_bytes: AtomicU64,
     pub(crate) background_bytes: AtomicU64,
     pub(crate) requests: AtomicU64,
     pub(crate) verify_failures: AtomicU64,
@@ -52,7 +55,11 @@ pub(crate) struct Counters {
 impl Counters {
     /// Adds bytes received in a request of `class`.
     pub(crate) fn received(&self, class: Class, bytes: u64) {
-        let counter = if class == Class::Background { &self.background_bytes } else { &self.demand_bytes };
+        let counter = match class {
+            Class::Demand | Class::ReadAhead => &self.demand_bytes,
+            Class::Prefetch => &self.planned_bytes,
+            Class::Background => &self.background_bytes,
+        };
         counter.fetch_add(bytes, Relaxed);
     }
 
@@ -67,6 +74,7 @@ impl Counters {
             hits: self.hits.load(Relaxed),
             misses: self.misses.load(Relaxed),
             demand_bytes_fetched: self.demand_bytes.load(Relaxed),
+            planned_bytes_fetched: self.planned_bytes.load(Relaxed),
             background_bytes_fetched: self.background_bytes.load(Relaxed),
             requests: self.requests.load(Relaxed),
             verify_failures: self.verify_failures.load(Relaxed),

@@ -6,13 +6,17 @@ use std::{
     collections::HashMap,
     fmt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Weak},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
 
 pub use self::open::TAIL_LEN;
-use crate::{BlobSource, Layer, LayerKey, StoreConfig, StoreError, engine::Engine, files};
+use crate::{BlobSource, Layer, LayerKey, StoreConfig, StoreError, engine::Engine, files, profile::Shelf};
+
+/// A recording loses no more than this when the daemon is killed.
+const SAVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The layers of a daemon. One for each root; the caller sees to that.
 pub struct Store {
@@ -32,14 +36,17 @@ impl Store {
     pub fn open(config: StoreConfig) -> Result<Arc<Self>, StoreError> {
         let dir = config.root.join("layers");
         files::prepare(&dir)?;
-        let engine = Engine::start(config).map_err(StoreError::new("start the threads for", &dir))?;
-        Ok(Arc::new(Self {
+        let shelf = Shelf::open(config.root.join("profiles"), config.profile_bytes)?;
+        let engine = Engine::start(config, shelf).map_err(StoreError::new("start the threads for", &dir))?;
+        let store = Arc::new(Self {
             dir,
             engine,
             layers: Mutex::default(),
             opening: Mutex::default(),
             busy: Mutex::default(),
-        }))
+        });
+        store.engine.runtime.spawn(save_profiles(Arc::downgrade(&store)));
+        Ok(store)
     }
 
     /// The layer, if it is open or its files are there. Never uses the network. Its missing bytes come from `source`
@@ -76,11 +83,12 @@ impl Store {
         files::keys(&self.dir)
     }
 
-    /// Deletes a layer's files. Whoever holds the layer can go on reading.
+    /// Deletes a layer's files, but for its profile. Whoever holds the layer can go on reading.
     pub fn remove(&self, key: &LayerKey) -> Result<(), StoreError> {
         self.alone_with(*key, || {
             let layer = self.layers.lock().remove(key);
             if let Some(layer) = layer {
+                layer.save_profile();
                 layer.mark_removed();
             }
             files::remove(&self.dir, key)
@@ -89,7 +97,10 @@ impl Store {
 
     /// Records what was fetched of all layers. Blocks; for an orderly end.
     pub fn flush(&self) {
-        self.layers().iter().for_each(|layer| layer.flush());
+        for layer in self.layers() {
+            layer.flush();
+            layer.save_profile();
+        }
     }
 
     /// Bytes of the memory budget that are in use.
@@ -114,6 +125,17 @@ impl Store {
 
     fn dir(&self) -> &Path {
         &self.dir
+    }
+}
+
+/// Saves what is recorded, every few seconds.
+async fn save_profiles(store: Weak<Store>) {
+    loop {
+        tokio::time::sleep(SAVE_INTERVAL).await;
+        let Some(store) = store.upgrade() else { return };
+        let save = move || store.layers().iter().for_each(|layer| layer.save_profile());
+        // It can only fail with the runtime.
+        let _ = tokio::task::spawn_blocking(save).await;
     }
 }
 

@@ -19,5 +19,7 @@ mod isolation;
 mod model;
 #[path = "layers/opening.rs"]
 mod opening;
+#[path = "layers/plans.rs"]
+mod plans;
 #[path = "layers/reading.rs"]
 mod reading;

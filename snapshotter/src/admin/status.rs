@@ -57,8 +57,10 @@ pub struct LayerStatus {
     pub hits: u64,
     /// Reads that waited for bytes.
     pub misses: u64,
-    /// Compressed bytes fetched because of reads and plans.
+    /// Compressed bytes fetched because of reads.
     pub demand_bytes_fetched: u64,
+    /// Compressed bytes fetched because a plan said so.
+    pub planned_bytes_fetched: u64,
     /// Compressed bytes fetched in the background.
     pub background_bytes_fetched: u64,
     /// Range requests made.

@@ -209,6 +209,19 @@ pub(super) static KEYS: &[Key] = &[
         "Compressed bytes that the background asks for at once.",
     ),
     own(
+        "profile.record_sec",
+        0..=86_400,
+        |c| &mut c.profile.record_sec,
+        "For how long after the first read of a layer the order of its reads is recorded, so that the next cold start \
+         finds them fetched. 0: nothing is recorded.",
+    ),
+    own(
+        "profile.keep",
+        0..=1 << 40,
+        |c| &mut c.profile.keep,
+        "Disk for recorded profiles, which outlive their layers; the least recently useful ones go first.",
+    ),
+    own(
         "prepare.deadline_sec",
         1..=600,
         |c| &mut c.prepare.deadline_sec,

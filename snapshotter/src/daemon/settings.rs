@@ -49,6 +49,8 @@ pub(super) fn store(config: &Config, flags: &Flags) -> StoreConfig {
         background_windows: count(config.max_concurrency),
         background_window: store.background_window.0,
         min_window: store.min_window.0,
+        record: config.profile.record_sec.duration(),
+        profile_bytes: config.profile.keep.0,
         max_window: store.max_window.0.max(store.min_window.0),
         ..defaults
     }

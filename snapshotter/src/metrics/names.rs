@@ -87,7 +87,7 @@ pub const FETCHED_BYTES: Metric = counter(
     "starling_fetched_bytes",
     "bytes",
     &["class"],
-    "Compressed bytes fetched for layers: demand with what was read ahead and planned, or background",
+    "Compressed bytes fetched for layers: demand with what was read ahead, planned, or background",
 );
 /// Requests for them.
 pub const FETCH_REQUESTS: Metric =

@@ -8,6 +8,7 @@
 use std::str::FromStr;
 
 use estargz::Digest;
+use store::PlanId;
 
 use crate::lazy::{FallBack, FallBackReason, Labels};
 
@@ -58,6 +59,12 @@ pub(super) struct Wanted {
 // === impl Wanted ===
 
 impl Wanted {
+    /// The plan that the image's layers share.
+    pub(super) fn plan(&self) -> PlanId {
+        let name = self.manifest.unwrap_or_else(|| Digest::of(self.reference.as_bytes()));
+        PlanId(name.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)))
+    }
+
     /// Reads `labels`.
     ///
     /// # Errors

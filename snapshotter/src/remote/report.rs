@@ -19,6 +19,7 @@ struct Sums {
     hits: u64,
     misses: u64,
     demand_bytes: u64,
+    planned_bytes: u64,
     background_bytes: u64,
     requests: u64,
     verify_failures: u64,
@@ -40,6 +41,7 @@ impl Sums {
         self.hits += stats.hits;
         self.misses += stats.misses;
         self.demand_bytes += stats.demand_bytes_fetched;
+        self.planned_bytes += stats.planned_bytes_fetched;
         self.background_bytes += stats.background_bytes_fetched;
         self.requests += stats.requests;
         self.verify_failures += stats.verify_failures;
@@ -94,6 +96,7 @@ impl RemoteLayers {
             hits: stats.hits,
             misses: stats.misses,
             demand_bytes_fetched: stats.demand_bytes_fetched,
+            planned_bytes_fetched: stats.planned_bytes_fetched,
             background_bytes_fetched: stats.background_bytes_fetched,
             requests: stats.requests,
             verify_failures: stats.verify_failures,
@@ -113,13 +116,14 @@ impl Source for RemoteLayers {
             (present + stats.bytes_present, total + stats.bytes_total)
         });
         let pair = |names: [&str; 2], values: [u64; 2]| names.map(str::to_owned).into_iter().zip(values);
+        let classes = ["demand", "planned", "background"].map(str::to_owned);
         let partial = stats.len() as u64 - complete;
         samples.labelled(&names::LAYERS, pair(["complete", "partial"], [complete, partial]));
         samples.labelled(&names::LAYER_BYTES, pair(["present", "missing"], [present, total - present]));
         samples.value(&names::READ_HITS, sums.hits);
         samples.value(&names::READ_MISSES, sums.misses);
-        let fetched = [sums.demand_bytes, sums.background_bytes];
-        samples.labelled(&names::FETCHED_BYTES, pair(["demand", "background"], fetched));
+        let fetched = [sums.demand_bytes, sums.planned_bytes, sums.background_bytes];
+        samples.labelled(&names::FETCHED_BYTES, classes.into_iter().zip(fetched));
         samples.value(&names::FETCH_REQUESTS, sums.requests);
         samples.value(&names::VERIFY_FAILURES, sums.verify_failures);
         samples.value(&names::MEMORY_IN_FLIGHT, self.opener.store.memory_in_use());

@@ -14,9 +14,9 @@ use crate::Class;
 /// Members whose chunks end later than this in them are decoded as they arrive instead of being held.
 pub(crate) const STREAM_LEN: u64 = 16 << 20;
 /// Bytes of chunks that are here already which are received once more to save a request.
-const LONGEST_GAP: u64 = 32 << 10;
+pub(crate) const LONGEST_GAP: u64 = 32 << 10;
 /// Most chunks in a window: bounds the work for a TOC that packs all its files into one member.
-const MOST_CHUNKS: u32 = 4096;
+pub(crate) const MOST_CHUNKS: u32 = 4096;
 
 /// A piece of the blob that is, or will be, asked for in one request.
 #[derive(Debug)]

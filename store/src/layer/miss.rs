@@ -33,9 +33,9 @@ pub(super) enum Origin {
 }
 
 /// What windows of a layer are cut from, while nobody else cuts.
-struct View<'a> {
-    layer: &'a Layer,
-    table: &'a Table,
+pub(super) struct View<'a> {
+    pub(super) layer: &'a Layer,
+    pub(super) table: &'a Table,
 }
 
 // === impl Layer ===
@@ -163,33 +163,6 @@ impl Layer {
     ) -> Result<Arc<Window>, IndexError> {
         let members = Window::cut(&View { layer: self, table }, wanted, reach)?;
         Ok(Arc::new(Window::new(members, class, 0)))
-    }
-
-    /// Fetches `ranges` of chunk numbers, one after another, more urgently than the background.
-    pub fn prefetch(self: &Arc<Self>, ranges: Vec<Range<u32>>) {
-        let layer = Arc::clone(self);
-        self.engine.runtime.spawn(async move {
-            let forward = layer.engine.config.background_window;
-            for range in ranges {
-                let reach = Reach { backward: 0, forward, sequential: false };
-                while let Some(window) = layer.next_window(range.clone(), reach, Class::Prefetch) {
-                    if receive(Arc::clone(&layer), window, None).await.is_err() {
-                        // Demand and the background will come to it.
-                        return;
-                    }
-                }
-            }
-        });
-    }
-
-    /// Fetches what the image's author wants fetched first: all before the prefetch landmark. Without a landmark, the
-    /// first `len` bytes of the blob.
-    pub fn start_prefetch(self: &Arc<Self>, len: u64) {
-        let end = self.files.index.prefetch_end().unwrap_or(len);
-        let chunks = self.files.index.chunks_in(0..end);
-        if !chunks.is_empty() {
-            self.prefetch(vec![chunks]);
-        }
     }
 
     /// Completes the layer while nobody waits for anything. May be called again after a failure, or any time.

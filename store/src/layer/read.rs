@@ -31,6 +31,7 @@ impl Layer {
         }
         let buf = buf.get_mut(..extent.len()).unwrap_or_default();
         self.files.content.read(buf, extent.base + extent.range.start)?;
+        self.note(&extent);
         self.counters.hits.fetch_add(1, Relaxed);
         Ok(Some(extent.len()))
     }
@@ -39,6 +40,7 @@ impl Layer {
     /// verified. Ends within [`read_timeout`](crate::StoreConfig::read_timeout).
     pub async fn read(self: &Arc<Self>, node: NodeId, offset: u64, len: usize) -> Result<Bytes, ReadError> {
         let Some(extent) = self.extent(node, offset, len)? else { return Ok(Bytes::new()) };
+        self.note(&extent);
         if self.is_here(&extent)? {
             self.counters.hits.fetch_add(1, Relaxed);
             return self.assemble(&extent, &[]);
@@ -71,6 +73,16 @@ impl Layer {
             }
         }
         self.assemble(extent, &held).map_err(own)
+    }
+
+    /// Records that the bytes were wanted, and when.
+    fn note(&self, extent: &Extent) {
+        let recorder = &self.recording.recorder;
+        if recorder.is_on()
+            && let Ok(chunks) = self.files.index.chunks_of(extent.node, extent.range.clone())
+        {
+            recorder.note(&self.engine.starts, chunks);
+        }
     }
 
     /// The part of what is asked for that exists.

@@ -60,6 +60,8 @@ impl Store {
         // A task of its own: whoever stops waiting does not stop it for the others.
         let store = Arc::clone(self);
         let task = self.engine.runtime.spawn(async move {
+            let mut busy = store.engine.openings.window();
+            busy.resume();
             let opened = store.open_now(key, source, tail).await;
             store.opening.lock().remove(&key);
             opened

@@ -85,7 +85,7 @@ async fn packed_members_and_landmarks() {
     let blob = Blob::with(&[("a", 9000), ("b", 5000), ("c", 1), ("p", 3000)], &options);
     let (dir, source) = (Dir::new(), Memory::new(&blob));
     let layer = dir.open().open_layer(blob.key, source.clone()).await.unwrap();
-    layer.start_prefetch(0);
+    layer.start_prefetch(store::PlanId(0), 0);
     let p = node(&layer, "p");
     let mut buf = [0; 3000];
     for _ in 0..500 {

@@ -1,0 +1,196 @@
+//! Planned prefetch: chunks that will be needed, in the order in which they will be.
+//!
+//! A plan has the layers of one image. Their chunks are taken in the order of the plan's time, over all layers,
+//! together with those neighbours in the blob that the plan has too. Several requests are in flight, so many that the
+//! link is full and no more: what a program waits for must not queue up behind what it may wait for later. Demand joins
+//! what is in flight and asks by itself for what is not. While layers are being opened no window is begun.
+
+mod queue;
+
+use std::{sync::Arc, time::Duration};
+
+use estargz::ChunkId;
+use parking_lot::Mutex;
+use tokio::{sync::Notify, time::timeout};
+
+use self::queue::Queue;
+use crate::{
+    Access, Layer,
+    fetch::{receive::receive, window::Window},
+};
+
+/// How many windows are in flight at least, so that the next one is asked for before one ends, and at most.
+const WINDOWS: std::ops::RangeInclusive<usize> = 2..=6;
+/// Bytes in flight, in windows: one that is received, and one whose request travels.
+const FULL_LINK: u64 = 2;
+/// Opening layers goes first for so long: one that hangs must not stop every plan.
+const OPENING: Duration = Duration::from_secs(5);
+/// A plan whose windows all hang for so long lets the background go on.
+const STALL: Duration = Duration::from_secs(1);
+
+/// Which image a plan is for. Layers with the same number are fetched in one order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct PlanId(pub u64);
+
+/// Follows the plans of all images.
+#[derive(Debug, Default)]
+pub(crate) struct Planner {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: Queue,
+    running: bool,
+    windows: usize,
+    bytes: u64,
+}
+
+/// A window of a plan on its way.
+struct Sent {
+    planner: Arc<Planner>,
+    bytes: u64,
+}
+
+// === impl Planner ===
+
+impl Planner {
+    /// Adds `steps` of `layer` to the plan `id`.
+    pub(crate) fn add(self: &Arc<Self>, id: PlanId, layer: &Arc<Layer>, steps: Vec<Access>) {
+        let start = {
+            let mut state = self.state.lock();
+            state.queue.add(id, layer, steps);
+            !std::mem::replace(&mut state.running, true)
+        };
+        if start {
+            layer.engine.runtime.spawn(Arc::clone(self).run(Arc::clone(layer)));
+        }
+        self.changed.notify_one();
+    }
+
+    /// Ends when there is nothing left to begin. `any` is a layer of the store.
+    async fn run(self: Arc<Self>, any: Arc<Layer>) {
+        let engine = Arc::clone(&any.engine);
+        drop(any);
+        // While plans make progress the background does not.
+        let mut busy = engine.activity.window();
+        loop {
+            // Whether they ended or took too long makes no difference here.
+            let _ = timeout(OPENING, engine.openings.quiet()).await;
+            match self.next() {
+                Next::Send(layer, window) => {
+                    busy.resume();
+                    self.send(layer, window);
+                }
+                Next::Wait => {
+                    if timeout(STALL, self.changed.notified()).await.is_err() {
+                        busy.pause();
+                        self.changed.notified().await;
+                    }
+                }
+                Next::End => return,
+            }
+        }
+    }
+
+    fn next(&self) -> Next {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        if let Some(layer) = state.queue.front() {
+            let size = layer.plan_window();
+            let full = state.windows >= *WINDOWS.start() && state.bytes >= size.saturating_mul(FULL_LINK);
+            if full || state.windows >= *WINDOWS.end() {
+                return Next::Wait;
+            }
+            if let Some((layer, window)) = state.queue.take(size) {
+                state.windows += 1;
+                state.bytes += length(&window);
+                return Next::Send(layer, window);
+            }
+        }
+        if state.windows > 0 {
+            return Next::Wait;
+        }
+        state.running = false;
+        Next::End
+    }
+
+    fn send(self: &Arc<Self>, layer: Arc<Layer>, window: Arc<Window>) {
+        let sent = Sent { planner: Arc::clone(self), bytes: length(&window) };
+        layer.engine.runtime.clone().spawn(async move {
+            let worked = receive(Arc::clone(&layer), window, None).await.is_ok();
+            if !worked || layer.is_storage_failing() {
+                // Demand and the background will come to it.
+                sent.planner.state.lock().queue.forget(&layer);
+            }
+            drop(sent);
+        });
+    }
+}
+
+enum Next {
+    Send(Arc<Layer>, Arc<Window>),
+    Wait,
+    End,
+}
+
+// === impl Sent ===
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        let mut state = self.planner.state.lock();
+        state.windows -= 1;
+        state.bytes -= self.bytes;
+        drop(state);
+        self.planner.changed.notify_one();
+    }
+}
+
+fn length(window: &Window) -> u64 {
+    let span = window.span();
+    span.end.saturating_sub(span.start)
+}
+
+// === impl Layer ===
+
+impl Layer {
+    /// Fetches what earlier starts read of this layer, in their order, as part of the plan `id`. Says whether there is
+    /// a profile to go by.
+    pub fn start_plan(self: &Arc<Self>, id: PlanId) -> bool {
+        if !self.has_profile() {
+            return false;
+        }
+        let layer = Arc::clone(self);
+        self.engine.runtime.spawn_blocking(move || {
+            let Some(profile) = layer.engine.shelf.get(layer.key()) else { return };
+            layer.engine.shelf.touch(layer.key());
+            layer.follow(id, profile.accesses().to_vec());
+        });
+        true
+    }
+
+    /// Fetches what the image's author wants fetched first: all before the prefetch landmark. Without a landmark, the
+    /// first `len` bytes of the blob. Part of the plan `id`.
+    pub fn start_prefetch(self: &Arc<Self>, id: PlanId, len: u64) -> bool {
+        let end = self.index().prefetch_end().unwrap_or(len);
+        let chunks = self.index().chunks_in(0..end);
+        let any = !chunks.is_empty();
+        if any {
+            self.follow(id, chunks.map(|chunk| Access { chunk: ChunkId(chunk), at: 0 }).collect());
+        }
+        any
+    }
+
+    /// Fetches the chunks of `steps`, as part of the plan `id`.
+    pub(crate) fn follow(self: &Arc<Self>, id: PlanId, steps: Vec<Access>) {
+        self.engine.planner.add(id, self, steps);
+    }
+
+    /// Bytes of the blob that a plan asks for at once.
+    fn plan_window(&self) -> u64 {
+        let bounds = self.engine.bounds();
+        let product = self.engine.bandwidth(self.source().as_ref()).product();
+        product.clamp(bounds.min, bounds.max.max(bounds.min))
+    }
+}

@@ -1,0 +1,119 @@
+//! What plans still have to fetch.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{Arc, Weak},
+};
+
+use super::PlanId;
+use crate::{Access, Layer, fetch::window::Window};
+
+/// Plans take turns, so that images which start together share the link.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    plans: VecDeque<Plan>,
+}
+
+#[derive(Debug)]
+struct Plan {
+    id: PlanId,
+    parts: Vec<Part>,
+}
+
+/// A layer's part of a plan.
+#[derive(Debug)]
+struct Part {
+    layer: Weak<Layer>,
+    /// By time.
+    steps: VecDeque<Access>,
+    /// The chunks of `steps` that no window took.
+    wanted: BTreeSet<u32>,
+}
+
+// === impl Queue ===
+
+impl Queue {
+    pub(crate) fn add(&mut self, id: PlanId, layer: &Arc<Layer>, mut steps: Vec<Access>) {
+        let count = layer.index().chunk_count();
+        steps.retain(|step| step.chunk.0 < count);
+        steps.sort_by_key(|step| step.at);
+        let wanted = steps.iter().map(|step| step.chunk.0).collect();
+        let part = Part { layer: Arc::downgrade(layer), steps: steps.into(), wanted };
+        match self.plans.iter_mut().find(|plan| plan.id == id) {
+            Some(plan) => plan.parts.push(part),
+            None => self.plans.push_back(Plan { id, parts: vec![part] }),
+        }
+    }
+
+    /// The layer of which [`Self::take`] takes next, unless that has come in the meantime.
+    pub(crate) fn front(&mut self) -> Option<Arc<Layer>> {
+        loop {
+            let plan = self.plans.front_mut()?;
+            match plan.next().and_then(|part| part.layer.upgrade()) {
+                Some(layer) => return Some(layer),
+                None => drop(self.plans.pop_front()),
+            }
+        }
+    }
+
+    /// Takes the next window, of about `size` bytes, and gives the next plan its turn.
+    pub(crate) fn take(&mut self, size: u64) -> Option<(Arc<Layer>, Arc<Window>)> {
+        while let Some(plan) = self.plans.front_mut() {
+            let Some(part) = plan.next() else {
+                self.plans.pop_front();
+                continue;
+            };
+            let taken = part.take(size);
+            if taken.is_some() {
+                self.plans.rotate_left(1);
+                return taken;
+            }
+        }
+        None
+    }
+
+    /// Takes nothing more of `layer`.
+    pub(crate) fn forget(&mut self, layer: &Arc<Layer>) {
+        let same = |part: &Part| std::ptr::eq(part.layer.as_ptr(), Arc::as_ptr(layer));
+        self.plans.iter_mut().for_each(|plan| plan.parts.retain(|part| !same(part)));
+    }
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// The part with the earliest step.
+    fn next(&mut self) -> Option<&mut Part> {
+        self.parts.retain_mut(Part::is_left);
+        self.parts.iter_mut().min_by_key(|part| part.steps.front().map(|step| step.at))
+    }
+}
+
+// === impl Part ===
+
+impl Part {
+    /// Drops the steps that are done. Says whether there are others.
+    fn is_left(&mut self) -> bool {
+        let Some(layer) = self.layer.upgrade().filter(|layer| !layer.is_removed()) else { return false };
+        while let Some(step) = self.steps.front() {
+            if self.wanted.contains(&step.chunk.0) && !layer.has_chunk(step.chunk) {
+                return true;
+            }
+            self.wanted.remove(&step.chunk.0);
+            self.steps.pop_front();
+        }
+        false
+    }
+
+    fn take(&mut self, size: u64) -> Option<(Arc<Layer>, Arc<Window>)> {
+        let layer = self.layer.upgrade()?;
+        let first = self.steps.pop_front()?.chunk;
+        let window = layer.planned_window(first, size, &self.wanted);
+        self.wanted.remove(&first.0);
+        let window = window?;
+        for chunk in window.chunks() {
+            self.wanted.remove(&chunk.0);
+        }
+        Some((layer, window))
+    }
+}

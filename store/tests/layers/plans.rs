@@ -1,0 +1,185 @@
+//! What one start reads, the next cold start has fetched before it asks.
+
+use std::{
+    fs,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use store::{Class, Layer, PlanId, Store, StoreConfig};
+
+use crate::{
+    blob::{Blob, node},
+    memory::{Dir, Fault, Memory, settled},
+};
+
+const PLAN: PlanId = PlanId(1);
+
+/// Files that a program reads, far from one another in the blob.
+fn program() -> Vec<String> {
+    (0..40).map(|n| format!("file{:04}", (n * 77 + 13) % 400)).collect()
+}
+
+/// Reads as a program does that thinks for a while between its reads.
+async fn start(layer: &Arc<Layer>, blob: &Blob, files: &[String]) {
+    for name in files {
+        assert_eq!(layer.read(node(layer, name), 0, 20_000).await.unwrap(), *blob.truth(name));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn open(store: &Arc<Store>, blob: &Blob) -> (Arc<Layer>, Arc<Memory>) {
+    let source = Memory::new(blob);
+    source.state.lock().latency = Duration::from_millis(20);
+    (store.open_layer(blob.key, source.clone()).await.unwrap(), source)
+}
+
+fn read(layer: &Layer) -> Vec<String> {
+    let profile = layer.profile().unwrap();
+    let name = |chunk| layer.index().path(layer.index().chunk(chunk).unwrap().node).unwrap();
+    profile.accesses().iter().map(|access| String::from_utf8(name(access.chunk)).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_cold_start_waits_less() {
+    let blob = Blob::small_files(400, 20_000);
+    let (dir, files) = (Dir::new(), program());
+    let store = dir.open();
+    let (layer, source) = open(&store, &blob).await;
+    assert!(!layer.start_plan(PLAN));
+    start(&layer, &blob, &files).await;
+    assert_eq!(read(&layer), files);
+    let (cold, cold_requests) = (layer.stats(), source.requests().len());
+    store.remove(&blob.key).unwrap();
+    drop(layer);
+    assert!(store.keys_on_disk().is_empty());
+
+    let (layer, source) = open(&store, &blob).await;
+    assert!(layer.start_plan(PLAN));
+    // The program is not there at once.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    start(&layer, &blob, &files).await;
+    let planned = layer.stats();
+    assert!(planned.misses * 4 <= cold.misses, "{} misses, {} without the plan", planned.misses, cold.misses);
+    assert!(planned.planned_bytes_fetched > 0);
+    let read_bytes = 40 * 20_000;
+    let fetched = planned.planned_bytes_fetched + planned.demand_bytes_fetched;
+    assert!(fetched <= read_bytes * 3 / 2, "{fetched} bytes for {read_bytes}");
+    assert!(source.requests().len() <= cold_requests + 40, "{} requests", source.requests().len());
+    settled(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warm_start_does_not_shorten_a_profile_and_a_restart_keeps_it() {
+    let blob = Blob::small_files(100, 20_000);
+    let dir = Dir::new();
+    let store = dir.open();
+    let (layer, source) = open(&store, &blob).await;
+    let files: Vec<_> = [50, 3, 99, 20].iter().map(|n| format!("file{n:04}")).collect();
+    start(&layer, &blob, &files).await;
+    drop((layer, store));
+
+    for _ in 0..2 {
+        let store = dir.open();
+        let layer = store.attach(blob.key, source.clone()).unwrap().unwrap();
+        assert_eq!(read(&layer), files, "after a restart");
+        start(&layer, &blob, &files[2..]).await;
+        assert_eq!(read(&layer), files, "after a warm start");
+    }
+    let store = dir.open();
+    let layer = store.attach(blob.key, source.clone()).unwrap().unwrap();
+    start(&layer, &blob, &["file0001".to_owned()]).await;
+    assert_eq!(read(&layer), [files.as_slice(), &["file0001".to_owned()]].concat());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_its_end_a_recording_goes_on_with_the_next_cold_start_only() {
+    let blob = Blob::small_files(100, 20_000);
+    let dir = Dir::new();
+    let config = || StoreConfig { record: Duration::from_millis(50), ..dir.config() };
+    let store = Store::open(config()).unwrap();
+    let (layer, source) = open(&store, &blob).await;
+    let names = |numbers: &[u32]| numbers.iter().map(|n| format!("file{n:04}")).collect::<Vec<_>>();
+    start(&layer, &blob, &names(&[70])).await;
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    start(&layer, &blob, &names(&[71])).await;
+    assert_eq!(read(&layer), names(&[70]));
+    drop((layer, store));
+    let store = Store::open(config()).unwrap();
+    let layer = store.attach(blob.key, source.clone()).unwrap().unwrap();
+    start(&layer, &blob, &names(&[72])).await;
+    assert_eq!(read(&layer), names(&[70]), "a program that runs is no start");
+    store.remove(&blob.key).unwrap();
+    let (layer, _source) = open(&store, &blob).await;
+    start(&layer, &blob, &names(&[73])).await;
+    assert_eq!(read(&layer).len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recording_can_be_switched_off_and_a_damaged_profile_is_ignored() {
+    let blob = Blob::small_files(20, 20_000);
+    let dir = Dir::new();
+    let store = Store::open(StoreConfig { record: Duration::ZERO, ..dir.config() }).unwrap();
+    let (layer, _source) = open(&store, &blob).await;
+    start(&layer, &blob, &program()[..0]).await;
+    assert_eq!(layer.profile(), None);
+    drop((layer, store));
+    fs::write(dir.0.path().join("profiles").join(blob.key.to_string()), b"nonsense").unwrap();
+    let store = dir.open();
+    let (layer, _source) = open(&store, &blob).await;
+    assert!(!layer.start_plan(PLAN));
+    start(&layer, &blob, &["file0003".to_owned()]).await;
+    assert_eq!(read(&layer), ["file0003"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_of_an_image_are_fetched_in_one_order() {
+    let (a, b) = (Blob::small_files(200, 20_000), Blob::small_files(200, 20_001));
+    let dir = Dir::new();
+    let store = dir.open();
+    let (first, second) = (open(&store, &a).await, open(&store, &b).await);
+    for n in 0..20 {
+        let name = format!("file{:04}", 199 - n * 7);
+        first.0.read(node(&first.0, &name), 0, 10).await.unwrap();
+        second.0.read(node(&second.0, &name), 0, 10).await.unwrap();
+    }
+    for key in [a.key, b.key] {
+        store.remove(&key).unwrap();
+    }
+    drop((first, second));
+    let (first, second) = (open(&store, &a).await, open(&store, &b).await);
+    for source in [&first.1, &second.1] {
+        source.state.lock().latency = Duration::from_millis(100);
+    }
+    assert!(first.0.start_plan(PLAN) && second.0.start_plan(PLAN));
+    tokio::time::sleep(Duration::from_millis(250)).await;
+    let counts = [&first.1, &second.1].map(|source| source.requests().len());
+    assert!(counts[0].abs_diff(counts[1]) <= 2 && counts[0] + counts[1] > 2, "{counts:?}");
+    settled(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn demand_overtakes_a_plan_that_hangs_and_the_background_goes_on() {
+    let blob = Blob::small_files(200, 20_000);
+    let dir = Dir::new();
+    let store = dir.open();
+    let (layer, _source) = open(&store, &blob).await;
+    start(&layer, &blob, &(0..20).map(|n| format!("file{:04}", n * 3)).collect::<Vec<_>>()).await;
+    store.remove(&blob.key).unwrap();
+    drop(layer);
+
+    let (layer, source) = open(&store, &blob).await;
+    source.state.lock().next = vec![Fault::Hang; 2];
+    assert!(layer.start_plan(PLAN));
+    while source.requests().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let began = Instant::now();
+    assert_eq!(layer.read(node(&layer, "file0199"), 0, 20_000).await.unwrap(), *blob.truth("file0199"));
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    layer.start_background();
+    while !source.requests().iter().any(|(_, class)| *class == Class::Background) {
+        assert!(began.elapsed() < Duration::from_secs(8), "the background stands still");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
