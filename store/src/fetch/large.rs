@@ -31,8 +31,10 @@ pub(super) struct Large {
 struct State {
     stream: MemberStream,
     /// By inner offset, without overlaps; those before `first` are done.
-    chunks: Vec<Progress>,
+    chunks: Vec<ChunkId>,
     first: usize,
+    /// The first one, if it was begun.
+    current: Option<Progress>,
     bad: Vec<(ChunkId, String)>,
 }
 
@@ -46,12 +48,10 @@ struct Progress {
 // === impl Large ===
 
 impl Large {
-    pub(super) fn new(layer: &Arc<Layer>, window: &Arc<Window>, member: &Member) -> Result<Self, ReadError> {
-        let progress =
-            |&id: &ChunkId| Ok(Progress { id, chunk: layer.chunk(id)?, hash: Sha256::new(), failed: None });
-        let chunks = member.chunks.iter().map(progress).collect::<Result<_, ReadError>>()?;
-        let state = State { stream: MemberStream::new(member.need), chunks, first: 0, bad: Vec::new() };
-        Ok(Self { layer: Arc::clone(layer), window: Arc::clone(window), member: member.clone(), state })
+    pub(super) fn new(layer: &Arc<Layer>, window: &Arc<Window>, member: &Member) -> Self {
+        let (stream, chunks) = (MemberStream::new(member.need), member.chunks.clone());
+        let state = State { stream, chunks, first: 0, current: None, bad: Vec::new() };
+        Self { layer: Arc::clone(layer), window: Arc::clone(window), member: member.clone(), state }
     }
 
     /// Takes the member off `body`.
@@ -64,12 +64,9 @@ impl Large {
             self = self.step(piece).await?;
         }
         let short = self.state.stream.finish().err();
-        for progress in self.state.chunks.iter().skip(self.state.first) {
-            let reason = short.as_ref().map_or_else(String::new, ToString::to_string);
-            if !self.state.bad.iter().any(|(id, _)| *id == progress.id) {
-                self.state.bad.push((progress.id, reason));
-            }
-        }
+        let reason = short.as_ref().map_or_else(String::new, ToString::to_string);
+        let State { chunks, first, bad, .. } = &mut self.state;
+        bad.extend(chunks.iter().skip(*first).map(|id| (*id, reason.clone())));
         if !self.state.bad.is_empty() {
             let bad = std::mem::take(&mut self.state.bad);
             self.layer.refuse(&self.window, &self.member, bad);
@@ -93,26 +90,33 @@ impl Large {
     }
 
     fn push(&mut self, piece: &[u8]) {
-        let State { stream, chunks, first, bad } = &mut self.state;
+        let State { stream, chunks, first, current, bad } = &mut self.state;
         let layer = &self.layer;
         let inflated = stream.push(piece, &mut |offset, bytes| {
             let range = offset..offset + bytes.len() as u64;
-            for progress in chunks.iter_mut().skip(*first) {
-                if progress.chunk.inner_offset >= range.end {
+            while let Some(&id) = chunks.get(*first) {
+                let mut progress = match current.take().map_or_else(|| Progress::begin(layer, id), Ok) {
+                    Ok(progress) => progress,
+                    Err(reason) => {
+                        bad.push((id, reason));
+                        *first += 1;
+                        continue;
+                    }
+                };
+                progress.add(layer, &range, bytes);
+                if progress.end() > range.end {
+                    *current = Some(progress);
                     break;
                 }
-                progress.add(layer, &range, bytes);
-                if progress.end() <= range.end {
-                    *first += 1;
-                    if let Err(reason) = progress.finish(layer) {
-                        bad.push((progress.id, reason));
-                    }
+                *first += 1;
+                if let Err(reason) = progress.finish(layer) {
+                    bad.push((id, reason));
                 }
             }
         });
         if let Err(error) = inflated {
             let error = error.to_string();
-            bad.extend(chunks.iter().skip(*first).map(|progress| (progress.id, error.clone())));
+            bad.extend(chunks.iter().skip(*first).map(|id| (*id, error.clone())));
             *first = chunks.len();
         }
     }
@@ -121,6 +125,11 @@ impl Large {
 // === impl Progress ===
 
 impl Progress {
+    fn begin(layer: &Layer, id: ChunkId) -> Result<Self, String> {
+        let chunk = layer.chunk(id).map_err(|error| error.to_string())?;
+        Ok(Self { id, chunk, hash: Sha256::new(), failed: None })
+    }
+
     fn end(&self) -> u64 {
         self.chunk.inner_offset + self.chunk.len
     }

@@ -134,7 +134,7 @@ async fn take(
     body: &mut Body<'_>,
 ) -> Result<bool, ReadError> {
     if member.need > STREAM_LEN {
-        Large::new(layer, window, member)?.receive(body).await?;
+        Large::new(layer, window, member).receive(body).await?;
         return Ok(false);
     }
     let began = Instant::now();

@@ -15,8 +15,11 @@ use crate::Class;
 pub(crate) const STREAM_LEN: u64 = 16 << 20;
 /// Bytes of chunks that are here already which are received once more to save a request.
 pub(crate) const LONGEST_GAP: u64 = 32 << 10;
-/// Most chunks in a window: bounds the work for a TOC that packs all its files into one member.
+/// A window with this many chunks takes no further members.
 pub(crate) const MOST_CHUNKS: u32 = 4096;
+/// Chunks of one member that are looked at: bounds the work for a TOC that packs all its files into one. Each window of
+/// such a member inflates it from its start, so this is large enough that a million chunks take some dozens of them.
+const MOST_OF_MEMBER: u32 = 1 << 15;
 
 /// A piece of the blob that is, or will be, asked for in one request.
 #[derive(Debug)]
@@ -84,37 +87,39 @@ impl Window {
         self.members.iter().flat_map(|member| member.chunks.iter().copied())
     }
 
-    /// Cuts the window around `wanted`, which must be free.
+    /// Cuts the window around `wanted`, which must be free. It ends before a chunk that makes no sense.
     pub(crate) fn cut(from: &impl Chunks, wanted: ChunkId, reach: Reach) -> Result<Vec<Member>, IndexError> {
-        let (member, ids) = group(from, wanted, Some(wanted))?;
+        let Group { member, ids, seen } = group(from, wanted, Some(wanted))?;
         let Some(member) = member else { return Err(IndexError::NoSuchChunk(wanted)) };
         let start = member.span.start;
-        let mut cut = Cut { from, chunks: member.chunks.len() as u32, members: vec![member] };
+        let mut cut = Cut { from, chunks: member.chunks.len() as u32, seen, members: vec![member] };
         let mut next = ids.end;
         while next < from.count() && cut.has_room() {
-            let (member, ids) = group(from, ChunkId(next), None)?;
+            let Ok(group) = group(from, ChunkId(next), None) else { break };
             let last = cut.members.last().map_or(start, |member| member.span.end);
-            if !cut.fits(member.as_ref(), ids.start, |span| {
+            if !cut.fits(&group, |span| {
                 span.end.saturating_sub(start) <= reach.forward
-                    && span.start.saturating_sub(last) <= LONGEST_GAP
-            })? {
+                    && span.start >= last
+                    && span.start - last <= LONGEST_GAP
+            }) {
                 break;
             }
-            cut.add(member, false);
-            next = ids.end;
+            next = group.ids.end;
+            cut.add(group, false);
         }
         let mut previous = ids.start;
         while previous > 0 && cut.has_room() {
-            let (member, ids) = group(from, ChunkId(previous - 1), None)?;
+            let Ok(group) = group(from, ChunkId(previous - 1), None) else { break };
             let first = cut.members.first().map_or(start, |member| member.span.start);
-            if !cut.fits(member.as_ref(), ids.start, |span| {
+            if !cut.fits(&group, |span| {
                 start.saturating_sub(span.start) <= reach.backward
-                    && first.saturating_sub(span.end) <= LONGEST_GAP
-            })? {
+                    && span.end <= first
+                    && first - span.end <= LONGEST_GAP
+            }) {
                 break;
             }
-            cut.add(member, true);
-            previous = ids.start;
+            previous = group.ids.start;
+            cut.add(group, true);
         }
         Ok(cut.members)
     }
@@ -124,67 +129,91 @@ impl Window {
 struct Cut<'a, C> {
     from: &'a C,
     chunks: u32,
+    /// Chunks that were looked at.
+    seen: u32,
     members: Vec<Member>,
 }
 
 impl<C: Chunks> Cut<'_, C> {
     fn has_room(&self) -> bool {
-        self.chunks < MOST_CHUNKS
+        self.chunks < MOST_CHUNKS && self.seen < MOST_OF_MEMBER
     }
 
-    /// Whether to go on over `member`. One without free chunks is a gap, at the place of its chunk `first`.
-    fn fits(
-        &self,
-        member: Option<&Member>,
-        first: u32,
-        near: impl Fn(Range<u64>) -> bool,
-    ) -> Result<bool, IndexError> {
-        match member {
-            Some(member) => Ok(member.need <= STREAM_LEN && near(member.span.clone())),
+    /// Whether to go on over `group`. One without free chunks is a gap, at the place of its first chunk.
+    fn fits(&self, group: &Group, near: impl Fn(Range<u64>) -> bool) -> bool {
+        match &group.member {
+            Some(member) => member.need <= STREAM_LEN && near(member.span.clone()),
             None => {
-                let chunk = self.from.chunk(ChunkId(first))?;
-                Ok(near(chunk.member_start..chunk.member_end))
+                let chunk = self.from.chunk(ChunkId(group.ids.start));
+                chunk.is_ok_and(|chunk| near(chunk.member_start..chunk.member_end))
             }
         }
     }
 
-    fn add(&mut self, member: Option<Member>, in_front: bool) {
-        let Some(member) = member else { return };
+    fn add(&mut self, group: Group, in_front: bool) {
+        self.seen += group.seen;
+        let Some(member) = group.member else { return };
         self.chunks += member.chunks.len() as u32;
         self.members.insert(if in_front { 0 } else { self.members.len() }, member);
     }
 }
 
-/// The member that the chunk `at` is in, with those of its chunks that are free, and the numbers of all its chunks. If
-/// one of them is wanted, it is taken whatever it overlaps.
-fn group(
-    from: &impl Chunks,
-    at: ChunkId,
-    wanted: Option<ChunkId>,
-) -> Result<(Option<Member>, Range<u32>), IndexError> {
+/// What is taken of a member.
+struct Group {
+    /// None if none of the chunks that were looked at is free.
+    member: Option<Member>,
+    /// The numbers of all chunks of the member, also of those that were not looked at.
+    ids: Range<u32>,
+    /// How many were looked at.
+    seen: u32,
+}
+
+/// The member that the chunk `at` is in, with those of its chunks that are free. If one of them is wanted, it is taken
+/// whatever it overlaps. Of a member with very many chunks it takes those around the wanted one, or the first ones.
+fn group(from: &impl Chunks, at: ChunkId, wanted: Option<ChunkId>) -> Result<Group, IndexError> {
     let this = from.chunk(at)?;
     let same = |id: u32| from.chunk(ChunkId(id)).is_ok_and(|chunk| chunk.member_start == this.member_start);
-    let lowest = at.0.saturating_sub(MOST_CHUNKS / 2);
-    let highest = from.count().min(at.0.saturating_add(MOST_CHUNKS / 2));
-    let first = (lowest..at.0).rev().take_while(|&id| same(id)).last().unwrap_or(at.0);
-    let end = (at.0..highest).take_while(|&id| same(id)).last().map_or(at.0 + 1, |last| last + 1);
+    let first = at.0 - run(at.0, |back| same(at.0 - back));
+    let end = at.0 + 1 + run(from.count().saturating_sub(at.0 + 1), |on| same(at.0 + on));
+    let ids = first..end;
+    let around = wanted.map_or(first, |wanted| wanted.0);
+    let near =
+        first.max(around.saturating_sub(MOST_OF_MEMBER / 2))..end.min(around.saturating_add(MOST_OF_MEMBER));
 
-    let must = wanted.map(|_| this.inner_offset..this.inner_offset + this.len);
     let (mut chunks, mut need) = (Vec::new(), 0);
-    for id in (first..end).map(ChunkId) {
-        let chunk = from.chunk(id)?;
+    for id in near.clone().map(ChunkId) {
+        // A damaged index may have anything in between.
+        let Some(chunk) = from.chunk(id).ok().filter(|chunk| chunk.member_start == this.member_start) else {
+            continue;
+        };
         let inner = chunk.inner_offset..chunk.inner_offset + chunk.len;
-        let is_wanted = wanted == Some(id);
         // An honest member's chunks do not overlap. Hashing one byte for many of them must not be had cheaply.
-        let overlaps = inner.start < need
-            || must.as_ref().is_some_and(|must| inner.start < must.end && must.start < inner.end);
-        if is_wanted || (!overlaps && from.is_free(id)) {
+        let overlaps =
+            inner.start < need || wanted.is_some_and(|wanted| id < wanted && inner.end > this.inner_offset);
+        if wanted == Some(id) || (!overlaps && from.is_free(id)) {
             chunks.push(id);
-            need = need.max(inner.end);
+            need = inner.end;
         }
     }
     let span = this.member_start..this.member_end.min(this.member_start.saturating_add(longest(need)));
-    Ok(((!chunks.is_empty()).then_some(Member { span, need, chunks }), first..end))
+    let member = (!chunks.is_empty()).then_some(Member { span, need, chunks });
+    Ok(Group { member, ids, seen: near.end - near.start })
+}
+
+/// How many of 1, 2, 3... up to `most` are `inside`, which are the first ones. Asks about few of them.
+fn run(most: u32, inside: impl Fn(u32) -> bool) -> u32 {
+    let (mut known, mut step) = (0, 1);
+    while step <= most - known && inside(known + step) {
+        known += step;
+        step = step.saturating_mul(2);
+    }
+    while step > 0 {
+        if step <= most - known && inside(known + step) {
+            known += step;
+        }
+        step /= 2;
+    }
+    known
 }
 
 /// Compressed bytes that `need` uncompressed ones can take: DEFLATE stores what does not compress, with 5 bytes

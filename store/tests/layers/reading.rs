@@ -101,6 +101,30 @@ async fn packed_members_and_landmarks() {
     }
 }
 
+/// More chunks in one member than a window looks at on each side of a miss.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_of_thousands_of_files_are_read_from_the_middle() {
+    for count in [3000, 10_000] {
+        let names: Vec<_> = (0..count).map(|number| format!("file{number:05}")).collect();
+        let files: Vec<_> = names.iter().map(|name| (name.as_str(), 40)).collect();
+        let blob = Blob::with(&files, &write::Options { pack_size: 1 << 30, ..Default::default() });
+        let (dir, source) = (Dir::new(), Memory::new(&blob));
+        let store = dir.open();
+        let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+        let middle = names[count / 2].as_str();
+        assert_eq!(layer.read(node(&layer, middle), 0, 40).await.unwrap(), *blob.truth(middle));
+        layer.start_background();
+        complete(&layer).await;
+        for (name, data) in blob.files.iter().step_by(97) {
+            assert_eq!(layer.read(node(&layer, name), 0, 40).await.unwrap(), *data);
+        }
+        let stats = layer.stats();
+        assert_eq!((stats.verify_failures, stats.last_error), (0, None));
+        assert!(source.requests().len() <= 3, "{:?}", source.requests());
+        settled(&store).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chunk_longer_than_memory_is_streamed() {
     let blob = Blob::new(&[("big", 40 << 20), ("small", 1000)], 1 << 30);

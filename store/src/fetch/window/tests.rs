@@ -12,6 +12,7 @@ use super::*;
 struct Made {
     chunks: Vec<Chunk>,
     taken: BTreeSet<u32>,
+    damaged: BTreeSet<u32>,
 }
 
 impl Made {
@@ -33,7 +34,7 @@ impl Made {
             }
             at += compressed;
         }
-        Self { chunks, taken: BTreeSet::new() }
+        Self { chunks, taken: BTreeSet::new(), damaged: BTreeSet::new() }
     }
 
     fn cut(&self, wanted: u32, backward: u64, forward: u64) -> Vec<u32> {
@@ -49,6 +50,9 @@ impl Chunks for Made {
     }
 
     fn chunk(&self, id: ChunkId) -> Result<Chunk, IndexError> {
+        if self.damaged.contains(&id.0) {
+            return Err(IndexError::Damaged { what: "made so" });
+        }
         self.chunks.get(id.0 as usize).copied().ok_or(IndexError::NoSuchChunk(id))
     }
 
@@ -105,7 +109,82 @@ fn promotion_goes_one_way() {
     assert_eq!(window.class(), Class::Demand);
 }
 
+#[test]
+fn a_member_of_many_chunks_is_in_a_window_once() {
+    for (count, wanted) in [(3000, 1500), (10_000, 5000), (10_000, 0), (10_000, 9999), (10_000, 7000)] {
+        let lens = vec![10; count];
+        let made = Made::new(&[(900, &[5, 5]), (9000, &lens), (900, &[5])]);
+        let reach = Reach { backward: 1 << 20, forward: 1 << 20, sequential: false };
+        let members = Window::cut(&made, ChunkId(wanted + 2), reach).unwrap();
+        assert!(members.is_sorted_by(|a, b| a.span.end <= b.span.start), "{count} {wanted}");
+        assert!(members.iter().any(|member| member.chunks.contains(&ChunkId(wanted + 2))));
+        let ids: Vec<_> = members.iter().flat_map(|member| &member.chunks).collect();
+        assert!(ids.is_sorted_by(|a, b| a < b));
+        assert!(ids.len() >= count);
+    }
+}
+
+#[test]
+fn windows_of_the_longest_member_are_few() {
+    const COUNT: u32 = 300_000;
+    let mut made = Made::new(&[(1 << 20, &[10; COUNT as usize])]);
+    let (mut wanted, mut windows) = (COUNT / 2, 0);
+    while (made.taken.len() as u32) < COUNT {
+        let ids = made.cut(wanted, 1 << 20, 1 << 20);
+        assert!(ids.contains(&wanted));
+        assert!(ids.len() <= MOST_OF_MEMBER as usize * 3 / 2);
+        windows += 1;
+        made.taken.extend(ids);
+        wanted = (0..COUNT).find(|id| !made.taken.contains(id)).unwrap_or_default();
+    }
+    assert!(windows <= 12, "{windows} windows");
+}
+
+#[test]
+fn runs_are_counted() {
+    for most in 0..40 {
+        for len in 0..=most {
+            assert_eq!(run(most, |n| n <= len), len);
+        }
+    }
+    assert_eq!(run(u32::MAX, |_| true), u32::MAX);
+}
+
+#[test]
+fn a_damaged_neighbour_ends_the_window() {
+    let mut made = Made::new(&[(100, [300].as_slice()); 10]);
+    made.damaged = BTreeSet::from([2, 7]);
+    assert_eq!(made.cut(5, 1000, 1000), [3, 4, 5, 6]);
+    let mut packed = Made::new(&[(100, [30; 10].as_slice())]);
+    packed.damaged = BTreeSet::from([7]);
+    assert!(packed.cut(5, 1000, 1000).contains(&5));
+}
+
 proptest! {
+    #[test]
+    fn members_of_any_size_are_cut_once(
+        counts in prop::collection::vec(prop_oneof![1usize..4, 2000usize..12_000], 1..6),
+        taken in prop::collection::btree_set(0u32..20_000, 0..40),
+        damaged in prop::collection::btree_set(0u32..20_000, 0..4),
+        wanted in any::<prop::sample::Index>(),
+        (backward, forward) in (0u64..400_000, 0u64..400_000),
+    ) {
+        let lens: Vec<_> = counts.iter().map(|count| vec![7; *count]).collect();
+        let shapes: Vec<_> = lens.iter().map(|lens| (lens.len() as u64 + 100, lens.as_slice())).collect();
+        let mut made = Made::new(&shapes);
+        let wanted = wanted.index(made.chunks.len()) as u32;
+        (made.taken, made.damaged) = (taken, damaged);
+        made.taken.remove(&wanted);
+        made.damaged.remove(&wanted);
+        let reach = Reach { backward, forward, sequential: false };
+        let cut = Window::cut(&made, ChunkId(wanted), reach).unwrap();
+        let ids: Vec<u32> = cut.iter().flat_map(|member| &member.chunks).map(|id| id.0).collect();
+        prop_assert!(ids.contains(&wanted));
+        prop_assert!(ids.is_sorted_by(|a, b| a < b));
+        prop_assert!(cut.is_sorted_by(|a, b| a.span.end <= b.span.start));
+        prop_assert!(ids.iter().all(|id| made.is_free(ChunkId(*id)) && !made.damaged.contains(id)));
+    }
+
     #[test]
     fn windows_are_ordered_free_and_hold_what_is_wanted(
         members in prop::collection::vec((1u64..50_000, prop::collection::vec(1u64..5000, 1..4)), 1..40),
