@@ -12,6 +12,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use estargz::Index;
@@ -22,7 +23,7 @@ pub(crate) use self::{
     staging::Staging,
     toc_file::TocHeader,
 };
-use crate::{LayerKey, StoreError, sys::MappedFile};
+use crate::{Disk, LayerKey, StoreError, sys::MappedFile};
 
 /// The index of a layer, mapped from its file.
 pub type LayerIndex = Index<MappedFile>;
@@ -48,7 +49,11 @@ pub(crate) struct LayerFiles {
 
 impl LayerFiles {
     /// Opens the layer `key` in the directory `layers`; None if it is not there, or is nothing that can be used.
-    pub(crate) fn open(layers: &Path, key: LayerKey) -> Result<Option<Self>, StoreError> {
+    pub(crate) fn open(
+        layers: &Path,
+        key: LayerKey,
+        disk: Arc<dyn Disk>,
+    ) -> Result<Option<Self>, StoreError> {
         let dir = layers.join(key.to_string());
         let toc_path = dir.join(TOC);
         let mut toc = match File::open(&toc_path) {
@@ -59,7 +64,7 @@ impl LayerFiles {
         let Some(header) = header.filter(|header| header.key == key) else { return Ok(None) };
         let Some(index) = open_or_rebuild_index(&dir, &header, &mut toc)? else { return Ok(None) };
         let content_path = dir.join(CONTENT);
-        let (content, kept) = open_content(&content_path, index.content_len())
+        let (content, kept) = open_content(&content_path, index.content_len(), disk)
             .map_err(StoreError::new("open", &content_path))?;
         let chunks_path = dir.join(CHUNKS);
         let chunks = open_chunks(&chunks_path, index.chunk_count(), kept)
@@ -143,14 +148,14 @@ fn open_index(path: &Path, header: &TocHeader) -> io::Result<Option<LayerIndex>>
 }
 
 /// The content file, and whether what it holds is still what the chunk map speaks of.
-fn open_content(path: &Path, len: u64) -> io::Result<(Content, bool)> {
+fn open_content(path: &Path, len: u64, disk: Arc<dyn Disk>) -> io::Result<(Content, bool)> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
     let kept = file.metadata()?.len() == len;
     if !kept {
         file.set_len(0)?;
         file.set_len(len)?;
     }
-    Ok((Content::new(file), kept))
+    Ok((Content::new(file, disk), kept))
 }
 
 fn open_chunks(path: &Path, count: u32, kept: bool) -> io::Result<ChunkMap> {

@@ -1,12 +1,14 @@
 //! A layer: its files, its source, and what is on its way from one to the other.
 //!
-//! Reading is in `layer/read.rs`, asking for windows in `layer/miss.rs`, what comes of them in `layer/arrive.rs`.
+//! Reading is in `layer/read.rs`, asking for windows in `layer/miss.rs`, what comes of them in `layer/arrive.rs`,
+//! making it last in `layer/unsynced.rs`.
 
 mod arrive;
 mod miss;
 mod planned;
 mod read;
 mod recorded;
+pub(crate) mod unsynced;
 
 use std::{
     fmt,
@@ -27,10 +29,11 @@ use crate::{
     BlobSource, LayerIndex, LayerKey, LayerStats,
     engine::Engine,
     fetch::{back_off::BackOff, in_flight::InFlight, reach::Pattern},
-    files::{Batch, LayerFiles},
+    files::LayerFiles,
     stats::Counters,
 };
 use recorded::Recording;
+use unsynced::Unsynced;
 
 /// Requests for read-ahead and planned prefetch that one layer has in flight.
 const AHEAD_WINDOWS: usize = 4;
@@ -46,10 +49,12 @@ pub struct Layer {
     pub(crate) back_off: BackOff,
     pub(crate) turns: Turns,
     pattern: Mutex<Pattern>,
-    unsynced: Mutex<Batch>,
+    unsynced: Unsynced,
     recording: Recording,
     removed: AtomicBool,
     storage_failing: AtomicBool,
+    /// Somebody wants all of the layer to be here.
+    pub(crate) completing: AtomicBool,
     pub(crate) in_background: AtomicBool,
 }
 
@@ -82,9 +87,10 @@ impl Layer {
             back_off: BackOff::default(),
             turns: Turns { demand, ahead: Semaphore::new(AHEAD_WINDOWS) },
             pattern: Mutex::default(),
-            unsynced: Mutex::default(),
+            unsynced: Unsynced::default(),
             removed: AtomicBool::new(false),
             storage_failing: AtomicBool::new(false),
+            completing: AtomicBool::new(false),
             in_background: AtomicBool::new(false),
         })
     }
@@ -127,19 +133,6 @@ impl Layer {
         self.in_flight.len()
     }
 
-    /// Syncs what was verified and records it, so that it is there after a crash. Blocks; done by itself every
-    /// [`flush_interval`](crate::StoreConfig::flush_interval).
-    pub fn flush(&self) {
-        let batch = std::mem::take(&mut *self.unsynced.lock());
-        if batch.chunks.is_empty() || self.is_removed() {
-            return;
-        }
-        let recorded = self.files.content.sync().and_then(|()| self.files.chunks.record(&batch));
-        if let Err(error) = recorded {
-            tracing::error!(layer = %self.key, %error, "cannot record what was fetched, it will be fetched again");
-        }
-    }
-
     pub(crate) fn mark_removed(&self) {
         self.removed.store(true, Release);
     }
@@ -162,7 +155,8 @@ impl Layer {
 
 impl Drop for Layer {
     fn drop(&mut self) {
-        self.flush();
+        // Nobody is left to fetch anything again.
+        let _ = self.record();
         self.save_profile();
     }
 }

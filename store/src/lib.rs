@@ -6,6 +6,7 @@
 
 mod config;
 mod decode;
+mod disk;
 mod engine;
 mod error;
 mod fetch;
@@ -21,6 +22,7 @@ mod store;
 mod sys;
 
 pub use config::StoreConfig;
+pub use disk::{Disk, RealDisk};
 pub use error::{OpenLayerError, ReadError, StoreError};
 pub use files::LayerIndex;
 pub use key::LayerKey;

@@ -13,7 +13,10 @@ use std::{
 use parking_lot::Mutex;
 
 pub use self::open::TAIL_LEN;
-use crate::{BlobSource, Layer, LayerKey, StoreConfig, StoreError, engine::Engine, files, profile::Shelf};
+use crate::{
+    BlobSource, Disk, Layer, LayerKey, RealDisk, StoreConfig, StoreError, engine::Engine, files,
+    profile::Shelf,
+};
 
 /// A recording loses no more than this when the daemon is killed.
 const SAVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -22,6 +25,7 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(5);
 pub struct Store {
     dir: PathBuf,
     engine: Arc<Engine>,
+    disk: Arc<dyn Disk>,
     layers: Mutex<HashMap<LayerKey, Arc<Layer>>>,
     opening: Mutex<HashMap<LayerKey, open::Opening>>,
     /// One lock for each layer whose files are being opened or deleted: this may take long, and others must not wait.
@@ -34,6 +38,11 @@ impl Store {
     /// Opens the store in `config.root`, which it makes if it is not there. Must be called inside a tokio runtime, which
     /// then does the fetching.
     pub fn open(config: StoreConfig) -> Result<Arc<Self>, StoreError> {
+        Self::open_on(Arc::new(RealDisk), config)
+    }
+
+    /// Like [`Self::open`], with contents written by `disk`.
+    pub fn open_on(disk: Arc<dyn Disk>, config: StoreConfig) -> Result<Arc<Self>, StoreError> {
         let dir = config.root.join("layers");
         files::prepare(&dir)?;
         let shelf = Shelf::open(config.root.join("profiles"), config.profile_bytes)?;
@@ -41,6 +50,7 @@ impl Store {
         let store = Arc::new(Self {
             dir,
             engine,
+            disk,
             layers: Mutex::default(),
             opening: Mutex::default(),
             busy: Mutex::default(),
@@ -61,7 +71,9 @@ impl Store {
                 layer.set_source(source);
                 return Ok(Some(layer));
             }
-            let Some(files) = files::LayerFiles::open(&self.dir, key)? else { return Ok(None) };
+            let Some(files) = files::LayerFiles::open(&self.dir, key, Arc::clone(&self.disk))? else {
+                return Ok(None);
+            };
             let layer = Layer::new(key, files, Arc::clone(&self.engine), source);
             self.layers.lock().insert(key, Arc::clone(&layer));
             Ok(Some(layer))

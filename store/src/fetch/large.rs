@@ -15,7 +15,7 @@ use super::{
     receive::charge,
     window::{Member, Window},
 };
-use crate::{Layer, ReadError};
+use crate::{Layer, ReadError, layer::unsynced::Epoch};
 
 /// Uncompressed bytes for which memory is counted while a piece is inflated; the stream gives them on in smaller ones.
 const PIECE: u64 = 128 << 10;
@@ -43,6 +43,7 @@ struct Progress {
     chunk: Chunk,
     hash: Sha256,
     failed: Option<std::io::Error>,
+    epoch: Epoch,
 }
 
 // === impl Large ===
@@ -127,7 +128,7 @@ impl Large {
 impl Progress {
     fn begin(layer: &Layer, id: ChunkId) -> Result<Self, String> {
         let chunk = layer.chunk(id).map_err(|error| error.to_string())?;
-        Ok(Self { id, chunk, hash: Sha256::new(), failed: None })
+        Ok(Self { id, chunk, hash: Sha256::new(), failed: None, epoch: layer.begin_write() })
     }
 
     fn end(&self) -> u64 {
@@ -153,7 +154,13 @@ impl Progress {
             return Err(format!("content has digest {actual}, expected {}", self.chunk.digest));
         }
         match self.failed.take() {
-            None => layer.stored(self.id, self.chunk.len),
+            None => {
+                if !layer.stored(self.id, self.chunk.len, self.epoch) {
+                    let error =
+                        ReadError::from(std::io::Error::other("a sync failed while the chunk was written"));
+                    layer.in_flight.settle(self.id, || Outcome::Failed(error));
+                }
+            }
             Some(error) => {
                 layer.cannot_store(&error);
                 let error = ReadError::from(error);

@@ -1,7 +1,7 @@
 //! Which chunks are here and verified: bits in memory, and bits on disk that follow.
 //!
 //! The bits in memory are the truth while the layer is open. A bit on disk is written only after the content that it
-//! stands for was synced, so that after a crash a chunk is fetched again and never served as zeros. Bits are only
+//! stands for was synced, so that after a crash a chunk is fetched again and never served as zeros. Bits on disk are only
 //! ever added, so that a word which was half written is some mixture of two true ones.
 
 use std::{
@@ -99,6 +99,15 @@ impl ChunkMap {
             self.bytes.fetch_add(len, Relaxed);
         }
         news
+    }
+
+    /// To be called when the chunk's bytes, `len` of them, may be gone. Only for chunks that were not recorded.
+    pub(crate) fn remove(&self, chunk: ChunkId, len: u64) {
+        let Some(word) = self.words.get((chunk.0 / BITS) as usize) else { return };
+        if word.fetch_and(!bit(chunk.0), Release) & bit(chunk.0) != 0 {
+            self.present.fetch_sub(1, Relaxed);
+            self.bytes.fetch_sub(len, Relaxed);
+        }
     }
 
     /// The first chunk from `from` on that is not here.

@@ -3,40 +3,53 @@
 //! Sparse, and as long as the index says from the start. What it holds is served only where the chunk map says so.
 
 use std::{
+    fmt,
     fs::File,
     io,
     os::unix::fs::{FileExt, MetadataExt},
+    sync::Arc,
 };
 
+use crate::Disk;
+
 /// A layer's content file.
-#[derive(Debug)]
-pub(crate) struct Content(File);
+pub(crate) struct Content {
+    file: File,
+    disk: Arc<dyn Disk>,
+}
 
 // === impl Content ===
 
 impl Content {
-    pub(crate) fn new(file: File) -> Self {
-        Self(file)
+    pub(crate) fn new(file: File, disk: Arc<dyn Disk>) -> Self {
+        Self { file, disk }
     }
 
     /// Fills `buf` from `offset`.
     pub(crate) fn read(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(buf, offset)
+        self.file.read_exact_at(buf, offset)
     }
 
     /// Writes `bytes` at `offset`. Several threads may, each to its own place.
     pub(crate) fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
+        self.disk.write(&self.file, bytes, offset)
     }
 
-    /// Waits until everything that was written is on disk.
+    /// Waits until everything that was written is on disk. An error is told once: what was written before is lost then,
+    /// though the next call works.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.disk.sync(&self.file)
     }
 
     /// Bytes that the file takes on disk.
     pub(crate) fn disk_bytes(&self) -> u64 {
         // POSIX: st_blocks counts units of 512 bytes, whatever the block size.
-        self.0.metadata().map_or(0, |metadata| metadata.blocks() * 512)
+        self.file.metadata().map_or(0, |metadata| metadata.blocks() * 512)
+    }
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Content").field("file", &self.file).finish_non_exhaustive()
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     io,
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::Ordering::{Acquire, Relaxed, Release},
     },
 };
@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use estargz::{Chunk, ChunkId};
 
-use super::Layer;
+use super::{Layer, unsynced::Epoch};
 use crate::{
     ReadError,
     fetch::{
@@ -19,7 +19,6 @@ use crate::{
         receive::receive,
         window::{Member, Window},
     },
-    flush::Dirty,
 };
 
 /// How often bytes that do not match are asked for again.
@@ -34,22 +33,24 @@ impl Layer {
         if self.files.chunks.has(id) {
             return self.in_flight.settle(id, || Outcome::Stored);
         }
-        match self.files.content.write(data, chunk.content_offset) {
-            Ok(()) => self.stored(id, chunk.len),
-            Err(error) => {
-                self.cannot_store(&error);
-                self.in_flight.settle(id, || Outcome::Held(Bytes::copy_from_slice(data)));
-            }
+        let epoch = self.begin_write();
+        let written = self.files.content.write(data, chunk.content_offset);
+        if let Err(error) = &written {
+            self.cannot_store(error);
+        }
+        if written.is_err() || !self.stored(id, chunk.len, epoch) {
+            self.in_flight.settle(id, || Outcome::Held(Bytes::copy_from_slice(data)));
         }
     }
 
-    /// A chunk was verified and written.
-    pub(crate) fn stored(self: &Arc<Self>, id: ChunkId, len: u64) {
-        if self.files.chunks.add(id, len) {
+    /// A chunk was verified and written from `epoch` on. Says false if it may be gone again: it is not settled then.
+    pub(crate) fn stored(self: &Arc<Self>, id: ChunkId, len: u64, epoch: Epoch) -> bool {
+        let trusted = self.add_written(id, len, epoch);
+        if trusted {
             self.storage_failing.store(false, Release);
-            self.record_later(id, len);
+            self.in_flight.settle(id, || Outcome::Stored);
         }
-        self.in_flight.settle(id, || Outcome::Stored);
+        trusted
     }
 
     /// The content file takes no more.
@@ -61,22 +62,7 @@ impl Layer {
     }
 
     pub(crate) fn is_storage_failing(&self) -> bool {
-        self.storage_failing.load(Acquire)
-    }
-
-    fn record_later(self: &Arc<Self>, id: ChunkId, len: u64) {
-        let limit = self.engine.config.flush_bytes;
-        let (first, full) = {
-            let mut unsynced = self.unsynced.lock();
-            unsynced.chunks.push(id.0);
-            let before = unsynced.bytes;
-            unsynced.bytes += len;
-            (unsynced.chunks.len() == 1, before < limit && unsynced.bytes >= limit)
-        };
-        if first || full {
-            let layer: Weak<Self> = Arc::downgrade(self);
-            self.engine.flusher.notify(Dirty { key: self.key(), layer, urgent: full });
-        }
+        self.storage_failing.load(Acquire) || self.unsynced.is_failing()
     }
 
     /// Chunks of `member` do not match. They are asked for again from the origin, twice at most; then whoever waits

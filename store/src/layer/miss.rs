@@ -1,6 +1,9 @@
 //! Asking for what is missing.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::Ordering::Release},
+};
 
 use estargz::{Chunk, ChunkId, IndexError};
 
@@ -168,6 +171,7 @@ impl Layer {
     /// Completes the layer while nobody waits for anything. May be called again after a failure, or any time.
     pub fn start_background(self: &Arc<Self>) {
         if self.engine.config.background {
+            self.completing.store(true, Release);
             self.engine.background.add(self);
         }
     }

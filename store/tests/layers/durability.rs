@@ -2,7 +2,15 @@
 
 use std::{
     fs::{self, File},
-    os::{fd::AsRawFd, unix::fs::symlink},
+    io,
+    os::{
+        fd::AsRawFd,
+        unix::fs::{FileExt, symlink},
+    },
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -10,11 +18,13 @@ use nix::{
     fcntl::{FcntlArg, SealFlag, fcntl},
     sys::memfd::{MFdFlags, memfd_create},
 };
-use store::{Store, StoreConfig};
+use parking_lot::Mutex;
+use store::{Disk, Store, StoreConfig};
 
 use crate::{
+    background::complete,
     blob::{Blob, node},
-    memory::{Dir, Fault, Memory},
+    memory::{Dir, Fault, Memory, settled},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,4 +129,86 @@ async fn a_content_file_that_takes_nothing_does_not_fail_reads() {
 
 fn files(dir: &Dir, blob: &Blob) -> std::path::PathBuf {
     dir.0.path().join("layers").join(blob.key.to_string())
+}
+
+/// A disk that can be told to fail a sync.
+#[derive(Default)]
+struct Faulty {
+    fail: AtomicBool,
+    /// What a failed sync waits for.
+    held: Mutex<()>,
+    syncs: AtomicUsize,
+}
+
+impl Disk for Faulty {
+    /// Linux marks the pages clean that it could not write, and forgets them at some time.
+    fn sync(&self, file: &File) -> io::Result<()> {
+        self.syncs.fetch_add(1, SeqCst);
+        if self.fail.load(SeqCst) {
+            let _held = self.held.lock();
+            if self.fail.swap(false, SeqCst) {
+                file.write_all_at(&vec![0; file.metadata()?.len() as usize], 0)?;
+                return Err(io::Error::from_raw_os_error(libc::EIO));
+            }
+        }
+        file.sync_data()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_unsynced_is_trusted_after_a_failed_sync() {
+    let blob = Blob::small_files(6, 300_000);
+    let (dir, source, disk) = (Dir::new(), Memory::new(&blob), Arc::new(Faulty::default()));
+    let store = Store::open_on(disk.clone(), dir.config()).unwrap();
+    let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+    let read = async |name: &str| {
+        let bytes = layer.read(node(&layer, name), 0, 300_000).await.unwrap();
+        assert!(bytes == blob.truth(name), "{name}");
+    };
+    read("file0000").await;
+    settled(&store).await;
+    disk.fail.store(true, SeqCst);
+    let held = disk.held.lock();
+    let syncing = std::thread::spawn({
+        let layer = Arc::clone(&layer);
+        move || layer.flush()
+    });
+    while disk.syncs.load(SeqCst) == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // Written while the sync goes on that will fail.
+    read("file0005").await;
+    settled(&store).await;
+    drop(held);
+    syncing.join().unwrap();
+    assert_eq!((layer.stats().chunks_present, layer.stats().bytes_present), (0, 0));
+    let chunks = files(&dir, &blob).join("chunks");
+    // This one works, and must not record what was lost.
+    layer.flush();
+    assert!(fs::read(&chunks).unwrap()[24..].iter().all(|byte| *byte == 0));
+    for name in ["file0000", "file0005", "file0003"] {
+        read(name).await;
+    }
+    store.flush();
+    drop((layer, store));
+    let layer = dir.open().attach(blob.key, source).unwrap().unwrap();
+    for (name, data) in &blob.files {
+        assert!(layer.read(node(&layer, name), 0, data.len()).await.unwrap() == *data, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_was_complete_is_completed_again_after_a_failed_sync() {
+    let blob = Blob::small_files(6, 30_000);
+    let (dir, source, disk) = (Dir::new(), Memory::new(&blob), Arc::new(Faulty::default()));
+    let store = Store::open_on(disk.clone(), dir.config()).unwrap();
+    let layer = store.open_layer(blob.key, source).await.unwrap();
+    layer.start_background();
+    complete(&layer).await;
+    disk.fail.store(true, SeqCst);
+    layer.flush();
+    assert_eq!(layer.stats().chunks_present, 0);
+    complete(&layer).await;
+    store.flush();
+    assert!(fs::read(files(&dir, &blob).join("chunks")).unwrap()[24..].iter().any(|byte| *byte != 0));
 }
