@@ -81,6 +81,9 @@ pub enum ReadError {
     /// The content file cannot be read or written.
     #[error("the layer's content file cannot be used")]
     Content(#[source] Arc<io::Error>),
+    /// The bytes came so slowly that the memory for them was given to others.
+    #[error("missing bytes came too slowly to hold memory for them")]
+    GaveWay,
     /// The store was closed while bytes were on their way.
     #[error("the store is being closed")]
     Closed,

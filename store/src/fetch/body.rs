@@ -16,6 +16,8 @@ pub(super) const STALL: Duration = Duration::from_secs(1);
 const SLOWEST: u64 = 64 << 10;
 /// A paused background request is read on after this long, so that no server takes it for dead.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How long it takes a paused request at most to see that its memory is waited for.
+const MEMORY_CHECK: Duration = Duration::from_millis(50);
 
 /// A response body.
 pub(super) struct Body<'a> {
@@ -100,8 +102,13 @@ impl<'a> Body<'a> {
 
     /// Waits for more, for a bounded time.
     async fn fill(&mut self) -> Result<(), ReadError> {
-        make_way(self.layer, self.window).await;
+        let paused = Instant::now();
+        make_way(self.layer, self.window, self.began.is_some()).await;
         let began = Instant::now();
+        if let Some((member_began, _)) = &mut self.began {
+            // The source was not asked for anything meanwhile.
+            *member_began += began - paused;
+        }
         let limit = self.layer.engine.config.read_timeout;
         loop {
             match timeout(STALL.min(limit), self.stream.next()).await {
@@ -134,27 +141,29 @@ impl<'a> Body<'a> {
         let Some((began, before)) = self.began else { return Ok(()) };
         let seconds = began.elapsed().as_secs();
         let slow = seconds > 0 && self.received - before < seconds * SLOWEST;
-        if slow && self.layer.engine.budget.is_short() { Err(too_slow().into()) } else { Ok(()) }
+        if slow && self.layer.engine.budget.is_short(self.window.class()) {
+            return Err(ReadError::GaveWay);
+        }
+        Ok(())
     }
 }
 
-/// The background stands back while others get bytes.
-async fn make_way(layer: &Layer, window: &Window) {
+/// The background stands back while others get bytes, but not with memory that they wait for.
+async fn make_way(layer: &Layer, window: &Window, holds_memory: bool) {
     let activity = &layer.engine.activity;
-    if window.class() != Class::Background || activity.is_quiet() {
-        return;
-    }
-    tokio::select! {
-        () = activity.quiet() => {}
-        () = window.promoted() => {}
-        () = tokio::time::sleep(LONGEST_PAUSE) => {}
+    let latest = Instant::now() + LONGEST_PAUSE;
+    while window.class() == Class::Background && !activity.is_quiet() && Instant::now() < latest {
+        if holds_memory && layer.engine.budget.is_short(Class::Background) {
+            return;
+        }
+        tokio::select! {
+            () = activity.quiet() => {}
+            () = window.promoted() => {}
+            () = tokio::time::sleep(MEMORY_CHECK) => {}
+        }
     }
 }
 
 fn ended_early(position: u64) -> SourceError {
     SourceError::new(SourceErrorKind::Protocol, format!("the blob's bytes ended early, at {position}"))
-}
-
-fn too_slow() -> SourceError {
-    SourceError::new(SourceErrorKind::TimedOut, "the blob's bytes come too slowly to hold memory for them")
 }

@@ -61,9 +61,12 @@ impl Budget {
         charge.await.unwrap_or_else(|_| Charge { budget: Arc::clone(self), amount: 0 })
     }
 
-    /// Whether anyone waits.
-    pub(crate) fn is_short(&self) -> bool {
-        self.state.lock().queues.iter().flatten().any(|waiter| !waiter.granted.is_closed())
+    /// Whether anyone waits for whom a request of `class` should make room: a more urgent class, or demand of another
+    /// layer. The other classes often wait for others of their own, at their own limit.
+    pub(crate) fn is_short(&self, class: Class) -> bool {
+        let rivals = (class as usize).max(1);
+        let state = self.state.lock();
+        state.queues.iter().take(rivals).flatten().any(|waiter| !waiter.granted.is_closed())
     }
 
     /// Bytes in use.
@@ -143,7 +146,7 @@ mod tests {
             async move { budget.charge(Class::Demand, 80).await }
         });
         tokio::time::sleep(SHORT).await;
-        assert!(budget.is_short());
+        assert!(budget.is_short(Class::Demand) && budget.is_short(Class::Background));
         drop(ahead);
         drop(demand);
         let sooner = timeout(SHORT * 10, sooner).await.unwrap().unwrap();
@@ -163,6 +166,23 @@ mod tests {
         }
         drop(all);
         assert_eq!(budget.used(), 0);
-        assert!(!budget.is_short());
+        assert!(!budget.is_short(Class::Background));
+    }
+
+    #[tokio::test]
+    async fn the_background_at_its_limit_is_no_reason_to_make_room() {
+        let budget = Budget::new(100);
+        let held = budget.charge(Class::Background, 50).await;
+        let waiting = tokio::spawn({
+            let budget = Arc::clone(&budget);
+            async move { budget.charge(Class::Background, 10).await }
+        });
+        tokio::time::sleep(SHORT).await;
+        assert!(!waiting.is_finished());
+        for class in [Class::Demand, Class::ReadAhead, Class::Prefetch, Class::Background] {
+            assert!(!budget.is_short(class));
+        }
+        drop(held);
+        drop(waiting.await.unwrap());
     }
 }

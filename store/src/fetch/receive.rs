@@ -26,7 +26,10 @@ pub(crate) async fn receive(
     match &received {
         Ok(()) => layer.back_off.worked(),
         Err(error) => {
-            layer.back_off.failed();
+            // The origin did nothing wrong that would be a reason to let others wait for it.
+            if !matches!(error, ReadError::GaveWay) {
+                layer.back_off.failed();
+            }
             layer.counters.failed(error);
             tracing::warn!(layer = %layer.key(), span = ?window.span(), error = chain(error), "cannot fetch a window");
             layer.in_flight.abandon(&window, error);

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use store::{Class, Layer};
+use store::{Class, Layer, Store, StoreConfig};
 
 use crate::{
     blob::{Blob, node},
@@ -81,6 +81,37 @@ async fn begins_nothing_while_somebody_waits() {
     assert!(while_waiting.iter().all(|(_, class)| *class == Class::Demand), "{while_waiting:?}");
     source.state.lock().per_piece = Duration::ZERO;
     complete(&layer).await;
+}
+
+/// A background window that stands back for long while its members wait for the rest of the budget.
+#[tokio::test(flavor = "multi_thread")]
+async fn standing_back_is_no_failure() {
+    let (blob, other) =
+        (Blob::new(&[("a", 600_000), ("b", 600_000)], 4 << 20), Blob::new(&[("c", 3 << 20)], 4 << 20));
+    let (dir, source, slow) = (Dir::new(), Memory::new(&blob), Memory::new(&other));
+    let config = StoreConfig { memory_budget: 6 << 20, background_window: 16 << 20, ..dir.config() };
+    let store = Store::open(config).unwrap();
+    let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+    let busy = store.open_layer(other.key, slow.clone()).await.unwrap();
+    source.state.lock().latency = Duration::from_millis(200);
+    slow.state.lock().per_piece = Duration::from_millis(30);
+    layer.start_background();
+    while source.requests().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // About six seconds of demand, which also waits for memory.
+    let readers: Vec<_> = (0..2)
+        .map(|_| {
+            let (busy, file) = (Arc::clone(&busy), node(&busy, "c"));
+            tokio::spawn(async move { busy.read(file, 0, 10).await.unwrap() })
+        })
+        .collect();
+    for reader in readers {
+        reader.await.unwrap();
+    }
+    complete(&layer).await;
+    assert_eq!(layer.stats().last_error, None);
+    assert_eq!(source.requests().len(), 1);
 }
 
 pub(crate) async fn complete(layer: &Layer) {
