@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use nix::sys::signal::{SigSet, Signal};
 use snapshotter::{config::Config, daemon::Daemon, flags::Flags, logging};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
 fn run(flags: Flags) -> anyhow::Result<()> {
     let loaded = Config::load(flags.config.as_deref())?;
     loaded.log();
+    accept_signals()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(async {
         let (mut terminate, mut interrupt) =
@@ -41,4 +43,10 @@ fn run(flags: Flags) -> anyhow::Result<()> {
     // Fetches that nobody waits for any more are cut off.
     runtime.shutdown_background();
     served
+}
+
+/// A parent that waits for its own signals may have blocked them for its children too (the mask outlives exec): the
+/// daemon would not hear that it is to stop. Must be called before other threads are started, which inherit the mask.
+fn accept_signals() -> nix::Result<()> {
+    SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]).thread_unblock()
 }

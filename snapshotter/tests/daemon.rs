@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use snapshotter::admin::Status;
 use testkit::peers::starlingd::Starlingd;
 
@@ -182,4 +182,21 @@ fn the_service_manager_is_told() {
     nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
     assert_eq!(hear(), "STOPPING=1");
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_parent_that_blocks_signals_does_not_keep_it_from_ending() {
+    if cannot_run() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    // The mask is the thread's: other tests keep theirs.
+    let blocked = std::thread::spawn(move || {
+        SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]).thread_block().unwrap();
+        let mut daemon = Starlingd::start(Path::new(PROGRAM), directory.path(), "").unwrap();
+        let asked = Instant::now();
+        assert_eq!(daemon.end(Signal::SIGTERM).unwrap().code(), Some(0));
+        asked.elapsed()
+    });
+    assert!(blocked.join().unwrap() < Duration::from_secs(5));
 }
