@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod golden;
+pub mod loopback_certificate;
 pub mod oci_layout;
 pub mod peers;
 pub mod registry;

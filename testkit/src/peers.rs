@@ -1,4 +1,5 @@
-//! Real peers, run as processes in a scratch directory: containerd, runc and dockerd, at pinned versions.
+//! Real peers, run as processes in a scratch directory: containerd, runc and dockerd at pinned versions, and
+//! Debian's registry.
 //!
 //! Nothing here touches the machine's own containerd or Docker: every peer gets its own root, state and
 //! socket below one directory, and is stopped, with its mounts, when its handle is dropped.
@@ -6,8 +7,10 @@
 use std::path::Path;
 
 pub mod containerd;
+pub mod docker_registry;
 pub mod dockerd;
 pub mod go_tools;
+mod process;
 pub mod rival;
 pub mod starlingd;
 

@@ -6,6 +6,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -13,10 +14,24 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::oci_layout::{ImageConfig, LayoutBuilder};
+use crate::{
+    oci_layout::{ImageConfig, LayoutBuilder},
+    requires,
+    scratch::Scratch,
+};
 
 /// The tag of each sample image in its layout.
 pub const TAG: &str = "plain";
+
+/// What the Debian packages are of, and where they come from.
+const SUITE: &str = "bookworm";
+const MIRROR: &str = "http://deb.debian.org/debian";
+/// The tar of the root file system, among the images.
+const DEBIAN: &str = "debian.tar";
+/// Held while something is built.
+const LOCK: &str = ".lock";
+/// The extension of what is under construction.
+const BUILDING: &str = "building";
 
 /// What the small image runs: a good part of the standard library, then `ready`.
 const STANDARD_LIBRARY: &str = "\
@@ -65,26 +80,84 @@ pub fn scikit_learn() -> Result<PathBuf> {
     })
 }
 
+/// The tar of the Debian root file system that both images begin with.
+///
+/// # Errors
+/// As [`python`].
+pub fn debian() -> Result<PathBuf> {
+    let (dir, _lock) = locked()?;
+    debian_tar(&dir)
+}
+
+/// Why the Debian root file system cannot be had here, if so: it is neither kept from before, nor can it be built.
+pub fn missing() -> Option<String> {
+    if images_dir().join(DEBIAN).exists() {
+        return None;
+    }
+    requires::root().or_else(|| requires::program("debootstrap", "--version")).or_else(|| {
+        // debootstrap downloads with wget as well, so that both meet the same proxy.
+        let release = format!("{MIRROR}/dists/{SUITE}/Release");
+        let reached = Command::new("wget")
+            .args(["--quiet", "--spider", "--tries=1", "--timeout=10", &release])
+            .status()
+            .is_ok_and(|status| status.success());
+        (!reached).then(|| format!("needs {MIRROR}"))
+    })
+}
+
+/// Removes what a build that was interrupted left behind. Nothing happens while a build runs.
+///
+/// # Errors
+/// Something cannot be unmounted or removed.
+pub fn discard_unfinished() -> Result<()> {
+    let Ok(lock) = File::open(images_dir().join(LOCK)) else { return Ok(()) };
+    let Ok(_lock) = Flock::lock(lock, FlockArg::LockExclusiveNonblock) else { return Ok(()) };
+    for entry in fs::read_dir(images_dir())?.flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == BUILDING) {
+            remove_building(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Where sample images and what they are made of are kept.
 fn images_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/images")
 }
 
-/// Builds the image `name` unless it is there; two processes that want it wait for each other.
-fn build_once(name: &str, fill: impl FnOnce(&Path, &mut LayoutBuilder) -> Result<()>) -> Result<PathBuf> {
+/// The directory of the images, for us alone until the lock is dropped.
+fn locked() -> Result<(PathBuf, Flock<File>)> {
     let dir = images_dir();
     fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     let dir = dir.canonicalize()?;
-    let lock = File::create(dir.join(".lock"))?;
-    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).context("lock the images")?;
+    let lock = File::create(dir.join(LOCK))?;
+    let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).context("lock the images")?;
+    Ok((dir, lock))
+}
+
+/// Removes a file or directory under construction, and what debootstrap mounted below it.
+fn remove_building(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Scratch::adopt(path).clear();
+    }
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Builds the image `name` unless it is there; two processes that want it wait for each other.
+fn build_once(name: &str, fill: impl FnOnce(&Path, &mut LayoutBuilder) -> Result<()>) -> Result<PathBuf> {
+    let (dir, _lock) = locked()?;
     let done = dir.join(name);
     if done.is_dir() {
         return Ok(done);
     }
-    let building = dir.join(format!("{name}.building"));
-    if building.exists() {
-        fs::remove_dir_all(&building)?;
-    }
+    let building = dir.join(name).with_extension(BUILDING);
+    remove_building(&building)?;
     let config = ImageConfig {
         command: vec!["/usr/bin/python3".into(), "/program.py".into()],
         env: vec!["PATH=/usr/local/bin:/usr/bin:/bin".into(), "PYTHONPATH=/venv".into()],
@@ -96,17 +169,28 @@ fn build_once(name: &str, fill: impl FnOnce(&Path, &mut LayoutBuilder) -> Result
     Ok(done)
 }
 
+/// A new directory to build in, removed when dropped.
+fn building(dir: &Path, name: &str) -> Result<Scratch> {
+    let path = dir.join(name).with_extension(BUILDING);
+    remove_building(&path)?;
+    fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
+    // A root file system is entered by others than its owner.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(Scratch::adopt(&path))
+}
+
 /// The root file system as a tar, kept for the next image.
-pub fn debian_tar(dir: &Path) -> Result<PathBuf> {
-    let tar = dir.join("debian.tar");
+fn debian_tar(dir: &Path) -> Result<PathBuf> {
+    let tar = dir.join(DEBIAN);
     if tar.exists() {
         return Ok(tar);
     }
-    let root = tempfile::Builder::new().prefix("debian-").tempdir_in(dir)?;
+    let root = building(dir, "debian-root")?;
     let log = File::create(dir.join("debootstrap.log"))?;
     run(Command::new("debootstrap")
-        .args(["--variant=minbase", "--include=python3", "bookworm"])
+        .args(["--variant=minbase", "--include=python3", SUITE])
         .arg(root.path())
+        .arg(MIRROR)
         .stdout(log.try_clone()?)
         .stderr(log))?;
     for leftover in ["var/cache/apt/archives", "var/lib/apt/lists"] {
@@ -125,7 +209,7 @@ fn packages_tar(dir: &Path) -> Result<PathBuf> {
     if tar.exists() {
         return Ok(tar);
     }
-    let root = tempfile::Builder::new().prefix("venv-").tempdir_in(dir)?;
+    let root = building(dir, "venv")?;
     run(Command::new("python3")
         .args(["-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--only-binary=:all:"])
         .args(["--python-version", "3.11", "--target"])
@@ -137,7 +221,7 @@ fn packages_tar(dir: &Path) -> Result<PathBuf> {
 }
 
 fn program_tar(dir: &Path, program: &str) -> Result<PathBuf> {
-    let root = tempfile::Builder::new().prefix("program-").tempdir_in(dir)?;
+    let root = building(dir, "program-root")?;
     fs::write(root.path().join("program.py"), program)?;
     let tar = dir.join("program.tar");
     tar_of(root.path(), &tar)?;
@@ -146,7 +230,7 @@ fn program_tar(dir: &Path, program: &str) -> Result<PathBuf> {
 
 /// Packs `root` with numeric owners and a fixed order; the tar appears only when it is whole.
 fn tar_of(root: &Path, tar: &Path) -> Result<()> {
-    let partial = tar.with_extension("partial");
+    let partial = tar.with_extension(format!("tar.{BUILDING}"));
     run(Command::new("tar")
         .args(["--numeric-owner", "--sort=name", "--xattrs", "--xattrs-include=*", "-C"])
         .arg(root)

@@ -26,6 +26,11 @@ impl Scratch {
         Ok(Self { dir: dir.keep() })
     }
 
+    /// Takes the directory `dir` over, to be removed in the same way.
+    pub fn adopt(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.dir

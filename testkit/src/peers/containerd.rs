@@ -1,20 +1,18 @@
 //! A containerd of its own in a scratch directory, with Starling as a proxy plugin.
 
 use std::{
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
-    thread,
-    time::{Duration, Instant},
+    process::{Command, Output, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 
-use super::go_tools::{self, CONTAINERD_TOOLS};
+use super::{
+    go_tools::{self, CONTAINERD_TOOLS},
+    process::Process,
+};
 
 /// How long containerd may take until it answers.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -33,7 +31,7 @@ pub struct Plugin {
 /// A running containerd; stopped when dropped, with its containers.
 #[derive(Debug)]
 pub struct Containerd {
-    child: Child,
+    process: Process,
     dir: PathBuf,
     tools: PathBuf,
     limits: Option<Duration>,
@@ -65,19 +63,16 @@ impl Containerd {
         fs::create_dir_all(dir)?;
         let config = dir.join("config.toml");
         fs::write(&config, configuration(dir, plugin))?;
-        let log = File::create(dir.join("containerd.log"))?;
         let tools = go_tools::bin_dir().canonicalize()?;
-        let child = Command::new(tools.join("containerd"))
-            .arg("--config")
-            .arg(&config)
-            .env("PATH", super::path_with(&tools))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("start containerd")?;
-        let containerd = Self { child, dir: dir.to_owned(), tools, limits: None };
-        containerd.wait_until_ready()?;
+        let mut command = Command::new(tools.join("containerd"));
+        command.arg("--config").arg(&config).env("PATH", super::path_with(&tools));
+        let process = Process::spawn("containerd", &mut command, &dir.join("containerd.log"))?;
+        let mut containerd = Self { process, dir: dir.to_owned(), tools, limits: None };
+        let mut version = containerd.ctr_command();
+        version.arg("version").stdout(Stdio::null()).stderr(Stdio::null());
+        let address = containerd.address();
+        let ready = || address.exists() && version.status().is_ok_and(|status| status.success());
+        containerd.process.wait_until(START_LIMIT, ready)?;
         Ok(containerd)
     }
 
@@ -93,9 +88,9 @@ impl Containerd {
         self.dir.join("containerd.sock")
     }
 
-    /// The end of containerd's log.
+    /// What containerd logged.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.dir.join("containerd.log")).unwrap_or_default()
+        self.process.log()
     }
 
     /// A `ctr` that talks to this containerd, ready for its arguments.
@@ -149,19 +144,6 @@ impl Containerd {
         Ok(self.ctr(&["content", "ls", "-q"])?.lines().map(str::to_owned).collect())
     }
 
-    fn wait_until_ready(&self) -> Result<()> {
-        let started = Instant::now();
-        while started.elapsed() < START_LIMIT {
-            if self.address().exists() && self.try_ctr(&["version"])?.ok {
-                return Ok(());
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        let log = self.log();
-        let tail = log.lines().rev().take(20).collect::<Vec<_>>();
-        bail!("containerd did not answer within {START_LIMIT:?}: {}", tail.join("\n"))
-    }
-
     fn stop_containers(&self) {
         let Ok(tasks) = self.ctr(&["tasks", "ls", "-q"]) else { return };
         for task in tasks.lines() {
@@ -175,10 +157,6 @@ impl Containerd {
 impl Drop for Containerd {
     fn drop(&mut self) {
         self.stop_containers();
-        if let Ok(pid) = i32::try_from(self.child.id()) {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-        }
-        let _ = self.child.wait();
     }
 }
 

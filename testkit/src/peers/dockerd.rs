@@ -1,23 +1,19 @@
 //! A Docker Engine of its own on top of a [`Containerd`], with the containerd image store.
 
 use std::{
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    process::{Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use serde_json::json;
 
 use super::{
     containerd::Containerd,
     go_tools::{self, BUILDX, DOCKER_TOOLS},
+    process::Process,
 };
 
 /// How long the engine may take until it answers.
@@ -27,7 +23,7 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// `--network none`.
 #[derive(Debug)]
 pub struct Dockerd {
-    child: Child,
+    process: Process,
     dir: PathBuf,
     tools: PathBuf,
 }
@@ -64,18 +60,13 @@ impl Dockerd {
             "insecure-registries": ["127.0.0.0/8"],
         });
         fs::write(&config, serde_json::to_vec_pretty(&settings)?)?;
-        let log = File::create(dir.join("dockerd.log"))?;
-        let child = Command::new(tools.join("dockerd"))
-            .arg("--config-file")
-            .arg(&config)
-            .env("PATH", super::path_with(&tools))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("start dockerd")?;
-        let dockerd = Self { child, dir: dir.to_owned(), tools };
-        dockerd.wait_until_ready()?;
+        let mut command = Command::new(tools.join("dockerd"));
+        command.arg("--config-file").arg(&config).env("PATH", super::path_with(&tools));
+        let process = Process::spawn("dockerd", &mut command, &dir.join("dockerd.log"))?;
+        let mut dockerd = Self { process, dir: dir.to_owned(), tools };
+        let mut version = dockerd.docker_command();
+        version.arg("version").stdout(Stdio::null()).stderr(Stdio::null());
+        dockerd.process.wait_until(START_LIMIT, || version.status().is_ok_and(|status| status.success()))?;
         Ok(dockerd)
     }
 
@@ -104,26 +95,6 @@ impl Dockerd {
 
     /// What the engine logged.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.dir.join("dockerd.log")).unwrap_or_default()
-    }
-
-    fn wait_until_ready(&self) -> Result<()> {
-        let started = Instant::now();
-        while started.elapsed() < START_LIMIT {
-            if self.docker(&["version"]).is_ok() {
-                return Ok(());
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
-        bail!("dockerd did not answer within {START_LIMIT:?}: {}", self.log())
-    }
-}
-
-impl Drop for Dockerd {
-    fn drop(&mut self) {
-        if let Ok(pid) = i32::try_from(self.child.id()) {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-        }
-        let _ = self.child.wait();
+        self.process.log()
     }
 }

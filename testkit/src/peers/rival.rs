@@ -1,28 +1,23 @@
 //! stargz-snapshotter, to compare with: the published library behind a small main in `benches/rival`.
 
 use std::{
-    fs::{self, File},
+    fs,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    process::Command,
+    time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use anyhow::Result;
 
-use super::{containerd::Plugin, go_tools};
+use super::{containerd::Plugin, go_tools, process::Process};
 
 const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// A running stargz-snapshotter; ended when dropped.
 #[derive(Debug)]
 pub struct Rival {
-    child: Child,
+    _process: Process,
     dir: PathBuf,
 }
 
@@ -37,40 +32,16 @@ impl Rival {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../benches/rival");
         let program = go_tools::build_module("stargz-rival", &source, ".")?;
         fs::create_dir_all(dir)?;
-        let log = File::create(dir.join("rival.log"))?;
-        let child = Command::new(program)
-            .arg("--address")
-            .arg(dir.join("rival.sock"))
-            .arg("--root")
-            .arg(dir.join("root"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("start stargz-rival")?;
-        let rival = Self { child, dir: dir.to_owned() };
-        let started = Instant::now();
-        while UnixStream::connect(dir.join("rival.sock")).is_err() {
-            if started.elapsed() > START_LIMIT {
-                let log = fs::read_to_string(dir.join("rival.log")).unwrap_or_default();
-                bail!("stargz-rival did not answer within {START_LIMIT:?}: {log}");
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        Ok(rival)
+        let address = dir.join("rival.sock");
+        let mut command = Command::new(program);
+        command.arg("--address").arg(&address).arg("--root").arg(dir.join("root"));
+        let mut process = Process::spawn("stargz-rival", &mut command, &dir.join("rival.log"))?;
+        process.wait_until(START_LIMIT, || UnixStream::connect(&address).is_ok())?;
+        Ok(Self { _process: process, dir: dir.to_owned() })
     }
 
     /// How containerd reaches it.
     pub fn plugin(&self, name: &str) -> Plugin {
         Plugin { name: name.to_owned(), address: self.dir.join("rival.sock"), root: self.dir.join("root") }
-    }
-}
-
-impl Drop for Rival {
-    fn drop(&mut self) {
-        if let Ok(pid) = i32::try_from(self.child.id()) {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-        }
-        let _ = self.child.wait();
     }
 }

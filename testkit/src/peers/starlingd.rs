@@ -1,21 +1,17 @@
 //! The daemon under test, as a process of its own.
 
 use std::{
-    fs::{self, File},
+    fs,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    thread,
-    time::{Duration, Instant},
+    process::{Command, ExitStatus},
+    time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use anyhow::Result;
+use nix::sys::signal::Signal;
 
-use super::containerd::Plugin;
+use super::{containerd::Plugin, process::Process};
 
 /// How long the daemon may take until its socket answers.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -23,7 +19,7 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// A running `starlingd`; ended with SIGTERM when dropped.
 #[derive(Debug)]
 pub struct Starlingd {
-    child: Child,
+    process: Process,
     dir: PathBuf,
 }
 
@@ -38,22 +34,19 @@ impl Starlingd {
     pub fn start(program: &Path, dir: &Path, config: &str) -> Result<Self> {
         fs::create_dir_all(dir)?;
         fs::write(dir.join("config.toml"), config)?;
-        let log = File::options().create(true).append(true).open(dir.join("starlingd.log"))?;
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .arg("--address")
             .arg(dir.join("starling.sock"))
             .arg("--config")
             .arg(dir.join("config.toml"))
             .arg("--root")
             .arg(dir.join("root"))
-            .args(["--log-level", "debug"])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("start {}", program.display()))?;
-        let mut daemon = Self { child, dir: dir.to_owned() };
-        daemon.wait_until_ready()?;
+            .args(["--log-level", "debug"]);
+        let process = Process::spawn("starlingd", &mut command, &dir.join("starlingd.log"))?;
+        let mut daemon = Self { process, dir: dir.to_owned() };
+        let address = daemon.address();
+        daemon.process.wait_until(START_LIMIT, || UnixStream::connect(&address).is_ok())?;
         Ok(daemon)
     }
 
@@ -79,12 +72,12 @@ impl Starlingd {
 
     /// Its process number.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.id()
     }
 
     /// All it logged, starts before this one included.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.dir.join("starlingd.log")).unwrap_or_default()
+        self.process.log()
     }
 
     /// Sends `signal` and waits for the end.
@@ -92,40 +85,6 @@ impl Starlingd {
     /// # Errors
     /// The process is gone already, or does not end in time.
     pub fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
-        if let Some(status) = self.child.try_wait()? {
-            return Ok(status);
-        }
-        kill(Pid::from_raw(i32::try_from(self.child.id())?), signal)?;
-        let asked = Instant::now();
-        while asked.elapsed() < START_LIMIT {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        bail!("starlingd did not end within {START_LIMIT:?} of {signal}")
-    }
-
-    fn wait_until_ready(&mut self) -> Result<()> {
-        let started = Instant::now();
-        while started.elapsed() < START_LIMIT {
-            if UnixStream::connect(self.address()).is_ok() {
-                return Ok(());
-            }
-            if let Some(status) = self.child.try_wait()? {
-                bail!("starlingd ended at its start ({status}): {}", self.log());
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        bail!("starlingd did not answer within {START_LIMIT:?}: {}", self.log())
-    }
-}
-
-impl Drop for Starlingd {
-    fn drop(&mut self) {
-        if self.end(Signal::SIGTERM).is_err() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
+        self.process.end(signal)
     }
 }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{
     ServerConfig,
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 use tokio_rustls::TlsAcceptor;
+
+use crate::loopback_certificate::{self, Certificate};
 
 /// A server's identity, good for the loopback address.
 pub(super) struct Identity {
@@ -18,14 +19,7 @@ pub(super) struct Identity {
 
 impl Identity {
     pub(super) fn new() -> Result<Self> {
-        let mut authority = CertificateParams::new(Vec::new())?;
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority_key = KeyPair::generate()?;
-        let authority_certificate = authority.self_signed(&authority_key)?;
-        let issuer = Issuer::new(authority, authority_key);
-        let key = KeyPair::generate()?;
-        let server = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])?;
-        let certificate = server.signed_by(&key, &issuer)?;
+        let Certificate { authority_pem, certificate, key } = loopback_certificate::issue()?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -36,6 +30,6 @@ impl Identity {
             )
             .context("the server's certificate")?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self { authority_pem: authority_certificate.pem(), acceptor: TlsAcceptor::from(Arc::new(config)) })
+        Ok(Self { authority_pem, acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
 }
