@@ -1,11 +1,16 @@
 //! `cargo xtask demo`: Starling's main job with everything embedded. A registry, containerd and `starlingd`
 //! run in a scratch directory; an image is pulled and run lazily and by full pull; times, bytes and requests
-//! of both are printed side by side.
+//! of both are printed side by side. Progress goes to the error stream, the result to the output.
 
 mod cleanup;
 mod images;
 mod report;
 mod start;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -39,16 +44,29 @@ pub(crate) struct Options {
     /// Also measure stargz-snapshotter, the published library in its default configuration
     #[arg(long)]
     rival: bool,
-    /// Print the figures as JSON
+    /// Print the figures as JSON instead of a table
     #[arg(long)]
     json: bool,
+    /// Take starling and starlingd from this directory instead of building them
+    #[arg(long, value_name = "DIR")]
+    programs: Option<PathBuf>,
+    /// Where everything happens; set by the process that clears it
+    #[arg(long, hide = true)]
+    scratch: Option<PathBuf>,
 }
 
-/// Sets up, measures and prints.
+/// Sets up, measures and prints, in a process of its own that leaves nothing behind.
 ///
 /// # Errors
 /// Something of the set-up is missing, or a pull or run fails.
-pub(crate) fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    match &options.scratch {
+        Some(scratch) => measure(options, scratch).map(|()| ExitCode::SUCCESS),
+        None => cleanup::supervise(),
+    }
+}
+
+fn measure(options: &Options, scratch: &Path) -> Result<()> {
     if !Uid::effective().is_root() {
         anyhow::bail!("the demo mounts file systems: run it as root");
     }
@@ -58,14 +76,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     setup::packages()?;
     shell::stage("peers: containerd, runc (pinned Go tools, built once)");
     for tool in go_tools::CONTAINERD_TOOLS {
-        println!("{} {}", tool.name, tool.version);
+        eprintln!("{} {}", tool.name, tool.version);
         go_tools::ensure(tool)?;
     }
-    shell::stage("starlingd and starling, release build");
-    shell::run(&mut shell::cargo(&["build", "--release", "-p", "snapshotter", "-p", "cli", "--bins"]))?;
-    let scratch = cleanup::Guarded::new()?;
+    let programs = programs(options)?;
     shell::stage("image: converted to eStargz and pushed to a local registry");
-    let images = Images::prepare(scratch.path(), options)?;
+    let images = Images::prepare(scratch, programs, options)?;
     shell::stage(&format!("{} cold starts each way, everything fresh each time", options.runs));
     let ready_line = options.ready.as_deref().or(options.image.is_none().then_some("ready"));
     let mut samples = Vec::new();
@@ -77,11 +93,21 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             kinds.reverse();
         }
         for kind in kinds {
-            let sample = start::cold_start(scratch.path(), &images, kind, ready_line)
+            let sample = start::cold_start(scratch, &images, kind, ready_line)
                 .with_context(|| format!("{kind} cold start"))?;
-            println!("{sample}");
+            eprintln!("{sample}");
             samples.push(sample);
         }
     }
     report::print(&samples, options.json)
+}
+
+/// The directory that holds our programs.
+fn programs(options: &Options) -> Result<PathBuf> {
+    if let Some(programs) = &options.programs {
+        return programs.canonicalize().with_context(|| format!("find {}", programs.display()));
+    }
+    shell::stage("starlingd and starling, release build");
+    shell::run(&mut shell::cargo(&["build", "--release", "-p", "snapshotter", "-p", "cli", "--bins"]))?;
+    Ok(shell::root().join("target/release"))
 }

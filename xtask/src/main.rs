@@ -4,6 +4,7 @@
 //! the two commands of the README work on a fresh Debian machine with Rust.
 
 mod demo;
+mod deny;
 mod fuzz;
 mod setup;
 mod shell;
@@ -29,19 +30,22 @@ enum Task {
     Test(test::Options),
     /// Run each fuzz target for a bounded time
     Fuzz(fuzz::Options),
+    /// Check licences, sources and advisories of every dependency
+    Deny,
     /// Pull and run an image lazily and by full pull, and print times, bytes and requests
     Demo(demo::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
-        Task::Setup => setup::run(),
-        Task::Test(options) => test::run(&options),
-        Task::Fuzz(options) => fuzz::run(&options),
+        Task::Setup => setup::run().map(|()| ExitCode::SUCCESS),
+        Task::Test(options) => test::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::Fuzz(options) => fuzz::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::Deny => deny::run().map(|()| ExitCode::SUCCESS),
         Task::Demo(options) => demo::run(&options),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

@@ -1,10 +1,14 @@
 //! What the tasks need on the machine, and its installation: Debian packages by apt, peers as Go tools.
 
-use std::process::{Command, Stdio};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, Result, bail};
 use nix::unistd::Uid;
-use testkit::peers::go_tools;
+use testkit::peers::{docker_registry, go_tools};
 
 use crate::shell;
 
@@ -25,6 +29,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("iproute2", "network namespaces"),
     ("zstd", "the converter's tests"),
     ("python3-pip", "the scikit-learn image"),
+    ("skopeo", "the demo copies images with it"),
+    ("wget", "debootstrap"),
 ];
 
 /// Installs what is missing.
@@ -33,10 +39,12 @@ const PACKAGES: &[(&str, &str)] = &[
 /// A package or tool is missing and cannot be installed: the message says what to do.
 pub(crate) fn run() -> Result<()> {
     packages()?;
+    docker_registry()?;
+    cargo_deny()?;
     shell::stage("peers: containerd, runc, dockerd (pinned Go tools)");
     for tool in go_tools::CONTAINERD_TOOLS.iter().chain(go_tools::DOCKER_TOOLS) {
         let path = go_tools::ensure(tool)?;
-        println!("{} {} in {}", tool.name, tool.version, path.display());
+        eprintln!("{} {} in {}", tool.name, tool.version, path.display());
     }
     Ok(())
 }
@@ -53,26 +61,69 @@ pub(crate) fn packages() -> Result<()> {
         missing.push("golang-go");
     }
     if missing.is_empty() {
-        println!("all there");
+        eprintln!("all there");
         return Ok(());
     }
     install(&missing)
 }
 
-/// Installs one more package, which only some tasks need.
-///
-/// # Errors
-/// As [`run`].
-pub(crate) fn ensure_package(package: &str, why: &str) -> Result<()> {
-    if installed(package) {
+/// Unpacks Debian's registry, a peer of the tests. It is not installed: that would start a service.
+fn docker_registry() -> Result<()> {
+    const PACKAGE: &str = "docker-registry";
+    shell::stage("Debian's registry");
+    if docker_registry::missing().is_none() {
+        eprintln!("there");
         return Ok(());
     }
-    println!("{package} is needed {why}");
-    install(&[package])
+    let dir = docker_registry::unpacked_dir();
+    fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+    let download = || {
+        let mut command = shell::command("apt-get", &["download", "-qq", PACKAGE]);
+        shell::run(command.current_dir(&dir).stdout(Stdio::null()))
+    };
+    // A machine that had nothing to install has no package lists, perhaps.
+    download().or_else(|_| {
+        shell::run(shell::command("apt-get", &["update", "-qq"]).stdout(Stdio::null()))?;
+        download()
+    })?;
+    for file in fs::read_dir(&dir)?.flatten().map(|entry| entry.path()) {
+        if file.extension().is_some_and(|extension| extension == "deb") {
+            shell::run(shell::command("dpkg-deb", &["-x"]).arg(&file).arg(&dir))?;
+            fs::remove_file(&file)?;
+        }
+    }
+    Ok(())
+}
+
+/// Builds cargo-deny unless this version is there. Without optimisation, which takes half the time to build and
+/// costs a second at run time.
+///
+/// # Errors
+/// It cannot be fetched or built.
+pub(crate) fn cargo_deny() -> Result<PathBuf> {
+    const VERSION: &str = "0.20.2";
+    shell::stage("cargo-deny");
+    let tools = shell::root().join("target/tools");
+    let program = tools.join("bin/cargo-deny");
+    let there = Command::new(&program).arg("--version").output();
+    if there.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).trim().ends_with(VERSION)) {
+        eprintln!("cargo-deny {VERSION}");
+        return Ok(program);
+    }
+    let building = tempfile::tempdir()?;
+    shell::run(
+        shell::cargo(&["install", "cargo-deny", "--version", VERSION, "--locked", "--debug", "--quiet"])
+            .arg("--root")
+            .arg(tools)
+            .arg("--target-dir")
+            .arg(building.path()),
+    )
+    .context("install cargo-deny")?;
+    Ok(program)
 }
 
 fn install(missing: &[&str]) -> Result<()> {
-    println!("missing: {}", missing.join(" "));
+    eprintln!("missing: {}", missing.join(" "));
     if !Uid::effective().is_root() {
         bail!("install them first: apt-get install {}", missing.join(" "));
     }

@@ -37,7 +37,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Announces a stage of a task.
+/// Announces a stage of a task, on the error stream: the output is for results.
 pub(crate) fn stage(name: &str) {
-    println!("\n=== {name}");
+    eprintln!("\n=== {name}");
 }

@@ -1,80 +1,152 @@
-//! Nothing is left behind, also after Ctrl-C: children are ended, mounts undone, the scratch directory removed.
+//! Nothing is left behind, also after Ctrl-C: the demo itself is a child process, and what it started, mounted
+//! and wrote is cleared when it ended or was interrupted.
+//!
+//! A process of its own, because a thread that cleans up would race with the one that goes on: every command
+//! that is ended under its hands is followed by the next.
 
 use std::{
+    collections::HashMap,
+    fs,
     path::{Path, PathBuf},
-    process, thread,
+    process,
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::{
-    sys::signal::{SigSet, Signal, kill},
+    sys::{
+        prctl,
+        signal::{Signal, kill},
+    },
     unistd::Pid,
 };
-use testkit::scratch::Scratch;
+use testkit::{sample_image, scratch::Scratch};
+use tokio::{
+    process::{Child, Command},
+    runtime,
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
 
-/// A scratch directory that is cleared when dropped and when the user interrupts.
-#[derive(Debug)]
-pub(crate) struct Guarded {
-    scratch: Scratch,
+/// How long processes may take to end after SIGTERM, and then after SIGKILL.
+const END_LIMIT: Duration = Duration::from_secs(3);
+const POLL: Duration = Duration::from_millis(20);
+/// The exit status after an interrupt, as of a shell (128 + SIGINT).
+const INTERRUPTED: i32 = 130;
+
+/// The name of the containers that are run in the scratch directory `scratch`, after which their control groups are
+/// named.
+pub(crate) fn container_name(scratch: &Path) -> String {
+    scratch.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-impl Guarded {
-    /// Makes the directory and takes over SIGINT and SIGTERM: from now on they clear it and end the program.
-    /// Must be called before other threads are started, which inherit the blocked signals.
-    pub(crate) fn new() -> Result<Self> {
+/// Runs this program again with the same arguments and `--scratch DIR`, and clears up after it.
+///
+/// # Errors
+/// It cannot be started, or something cannot be removed.
+pub(crate) fn supervise() -> Result<process::ExitCode> {
+    // Orphans, as containerd's shims are, come to this process and are found as its descendants.
+    prctl::set_child_subreaper(true).context("become the parent of orphans")?;
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        // Handlers first: from here on no signal ends this process before it has cleared up.
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut hangup = signal(SignalKind::hangup())?;
         let scratch = Scratch::new("starling-demo-")?;
-        let mut signals = SigSet::empty();
-        signals.add(Signal::SIGINT);
-        signals.add(Signal::SIGTERM);
-        signals.thread_block().context("block signals")?;
-        let dir = scratch.path().to_owned();
-        thread::Builder::new().name("interrupt".into()).spawn(move || {
-            if signals.wait().is_ok() {
-                eprintln!("interrupted: cleaning up");
-                clear(&dir);
-                process::exit(130);
-            }
-        })?;
-        Ok(Self { scratch })
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        self.scratch.path()
-    }
+        let mut worker = start(scratch.path())?;
+        let status = tokio::select! {
+            status = worker.wait() => Some(status?),
+            _ = interrupt.recv() => None,
+            _ = terminate.recv() => None,
+            _ = hangup.recv() => None,
+        };
+        if status.is_none() {
+            eprintln!("interrupted: cleaning up");
+            // It must start nothing more while the rest is ended.
+            let _ = worker.start_kill();
+            let _ = worker.wait().await;
+        }
+        end_descendants().await?;
+        remove_control_groups(&container_name(scratch.path()));
+        scratch.clear()?;
+        sample_image::discard_unfinished()?;
+        let code = status.map_or(INTERRUPTED, |status| status.code().unwrap_or(1));
+        Ok(process::ExitCode::from(u8::try_from(code).unwrap_or(1)))
+    })
 }
 
-/// Ends every process that was started from here or mentions `dir`, then unmounts and removes.
-fn clear(dir: &Path) {
+/// In a process group of its own: Ctrl-C is for the supervisor alone, which ends the others in order.
+fn start(scratch: &Path) -> Result<Child> {
+    Command::new(std::env::current_exe()?)
+        .args(std::env::args_os().skip(1))
+        .arg("--scratch")
+        .arg(scratch)
+        .env("TMPDIR", scratch)
+        .process_group(0)
+        .spawn()
+        .context("start the demo's process")
+}
+
+/// Ends everything that was started from here, children of children included.
+async fn end_descendants() -> Result<()> {
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-        for pid in processes_of(dir) {
-            let _ = kill(pid, signal);
-        }
-        for _ in 0..40 {
-            if processes_of(dir).is_empty() {
+        let mut waited = Duration::ZERO;
+        loop {
+            let living = descendants();
+            if living.is_empty() {
+                return Ok(());
+            }
+            if waited >= END_LIMIT {
                 break;
             }
-            thread::sleep(Duration::from_millis(50));
+            // New ones may have been started since: SIGKILL is for whatever is there.
+            if waited.is_zero() || signal == Signal::SIGKILL {
+                for pid in &living {
+                    let _ = kill(*pid, signal);
+                }
+            }
+            sleep(POLL).await;
+            waited += POLL;
         }
     }
-    for mount in testkit::scratch::mounts_below(dir) {
-        let _ = nix::mount::umount2(&mount, nix::mount::MntFlags::MNT_DETACH);
-    }
-    let _ = std::fs::remove_dir_all(dir);
+    bail!("processes do not end: {:?}", descendants())
 }
 
-/// Processes whose command line names `dir`: the daemons, containerd's shims, and their clients.
-fn processes_of(dir: &Path) -> Vec<Pid> {
-    let needle = dir.as_os_str().as_encoded_bytes().to_owned();
-    let own = process::id();
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| {
-            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-            let command = std::fs::read(PathBuf::from("/proc").join(pid.to_string()).join("cmdline")).ok()?;
-            let named = command.windows(needle.len()).any(|window| window == needle);
-            (named && pid != own).then(|| Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX)))
-        })
-        .collect()
+/// Living processes below this one.
+fn descendants() -> Vec<Pid> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+    let mut zombies = Vec::new();
+    for entry in entries.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
+        // pid (name) state parent ...: the name may hold spaces and brackets (proc_pid_stat(5)).
+        let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+        let (state, parent) = (fields.next(), fields.next().and_then(|parent| parent.parse().ok()));
+        children.entry(parent.unwrap_or(0)).or_default().push(pid);
+        if state == Some("Z") {
+            zombies.push(pid);
+        }
+    }
+    let mut found = Vec::new();
+    let mut parents = vec![i32::try_from(process::id()).unwrap_or(0)];
+    while let Some(parent) = parents.pop() {
+        let below = children.remove(&parent).unwrap_or_default();
+        parents.extend(&below);
+        found.extend(below);
+    }
+    found.retain(|pid| !zombies.contains(pid));
+    found.into_iter().map(Pid::from_raw).collect()
+}
+
+/// Removes the control groups of the container `name`, which runc cannot do once it was ended. They are one
+/// hierarchy, or one for each controller.
+fn remove_control_groups(name: &str) {
+    let root = PathBuf::from("/sys/fs/cgroup");
+    let controllers = fs::read_dir(&root).into_iter().flatten().flatten().map(|entry| entry.path());
+    for hierarchy in controllers.chain([root.clone()]) {
+        // Not there, or not empty: containerd had removed it, or it belongs to someone else.
+        let _ = fs::remove_dir(hierarchy.join("default").join(name));
+    }
 }

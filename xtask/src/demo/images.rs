@@ -1,12 +1,15 @@
 //! The image in both forms, in a registry of our own: plain gzip layers for the full pull, eStargz for Starling.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 use testkit::{RegistryOptions, Shaping, TestRegistry, sample_image};
 
 use super::Options;
-use crate::{setup, shell};
+use crate::shell;
 
 /// Repository and tags in the registry.
 const REPOSITORY: &str = "sample";
@@ -22,8 +25,7 @@ pub(crate) struct Images {
 
 impl Images {
     /// Builds or fetches the image, converts it, and starts the registry, shaped as the options say.
-    pub(crate) fn prepare(scratch: &Path, options: &Options) -> Result<Self> {
-        let programs = shell::root().join("target/release");
+    pub(crate) fn prepare(scratch: &Path, programs: PathBuf, options: &Options) -> Result<Self> {
         let starling = programs.join("starling");
         let (layout, tag) = match &options.image {
             None if options.large => (sample_image::scikit_learn()?, sample_image::TAG),
@@ -31,7 +33,6 @@ impl Images {
             Some(reference) => {
                 // The full pull gets the image as it is, so it is copied before it is converted.
                 let copy = scratch.join("original");
-                setup::ensure_package("skopeo", "to copy the image")?;
                 let loopback = ["127.", "localhost", "[::1]"].iter().any(|host| reference.starts_with(host));
                 shell::run(
                     shell::command("skopeo", &["copy", "--quiet", "--insecure-policy"])
@@ -45,7 +46,9 @@ impl Images {
         let converted = scratch.join("converted");
         let source = format!("oci:{}:{tag}", layout.display());
         let target = format!("oci:{}:{ESTARGZ}", converted.display());
-        shell::run(&mut shell::command(&starling.to_string_lossy(), &["convert", &source, &target]))?;
+        let convert = ["convert", &source, &target];
+        // What it says is progress; the demo's output is its result alone.
+        shell::run(shell::command(&starling.to_string_lossy(), &convert).stdout(io::stderr()))?;
         let registry = TestRegistry::start(RegistryOptions {
             shaping: Shaping::new(options.latency_ms, options.mbit),
             ..RegistryOptions::default()

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom},
     path::Path,
     process::Stdio,
     time::{Duration, Instant},
@@ -18,7 +18,7 @@ use testkit::{
     scratch::mounts_below,
 };
 
-use super::images::Images;
+use super::{cleanup::container_name, images::Images};
 
 /// How the image gets to the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,11 +85,12 @@ pub(crate) fn cold_start(scratch: &Path, images: &Images, kind: Kind, line: Opti
     let asked = Instant::now();
     containerd.ctr(&["images", "pull", "--plain-http", "--snapshotter", snapshotter, &image])?;
     let pulled = asked.elapsed();
-    run_until_ready(&containerd, snapshotter, &image, line)?;
+    let name = container_name(scratch);
+    run_until_ready(&containerd, &["run", "--snapshotter", snapshotter, &image, &name], line)?;
     let ready = asked.elapsed();
     let bytes = images.registry.bytes_sent();
     let requests = images.registry.requests().len() as u64;
-    containerd.ctr(&["containers", "delete", "demo"])?;
+    containerd.ctr(&["containers", "delete", &name])?;
     drop(containerd);
     drop(served);
     for mount in mounts_below(dir.path()) {
@@ -124,19 +125,23 @@ impl Served {
     }
 }
 
-/// Runs the image's command; returns when it prints `line`, or when it ends if there is none to wait for.
-fn run_until_ready(
-    containerd: &Containerd,
-    snapshotter: &str,
-    reference: &str,
-    line: Option<&str>,
-) -> Result<()> {
+/// Runs the image's command by `ctr` with `arguments`, the last of which is the container's name; returns when it
+/// prints `line`, or when it ends if there is none to wait for. Its error stream is shown if that fails: warnings of
+/// containerd about the machine are not news.
+fn run_until_ready(containerd: &Containerd, arguments: &[&str], line: Option<&str>) -> Result<()> {
+    let mut errors = tempfile::tempfile()?;
     let mut child = containerd
         .ctr_command()
-        .args(["run", "--snapshotter", snapshotter, reference, "demo"])
+        .args(arguments)
         .stdout(Stdio::piped())
+        .stderr(errors.try_clone()?)
         .spawn()
         .context("run the image")?;
+    let mut said = || {
+        let mut text = String::new();
+        let _ = errors.seek(SeekFrom::Start(0)).and_then(|_| errors.read_to_string(&mut text));
+        text
+    };
     let output = BufReader::new(child.stdout.take().context("the run's output")?);
     let mut seen = false;
     for text in output.lines() {
@@ -145,17 +150,18 @@ fn run_until_ready(
             break;
         }
     }
-    if line.is_some() && !seen {
-        bail!("the program ended without the line {line:?}");
+    if let Some(line) = line.filter(|_| !seen) {
+        bail!("the program ended without the line {line:?}: {}", said());
     }
+    let name = arguments.last().copied().unwrap_or_default();
     if seen {
-        containerd.try_ctr(&["tasks", "kill", "--signal", "SIGKILL", "demo"])?;
+        containerd.try_ctr(&["tasks", "kill", "--signal", "SIGKILL", name])?;
         child.wait()?;
-        containerd.try_ctr(&["tasks", "delete", "--force", "demo"])?;
+        containerd.try_ctr(&["tasks", "delete", "--force", name])?;
         return Ok(());
     }
     let status = child.wait()?;
-    ensure!(status.success(), "the program ended with {status}");
+    ensure!(status.success(), "the program ended with {status}: {}", said());
     Ok(())
 }
 
