@@ -12,7 +12,7 @@ use std::{fs, io::Write, time::Duration};
 use estargz::Digest;
 use nix::sys::signal::Signal;
 use testkit::{
-    registry::{Auth, Fault, On, RegistryOptions, Shaping, TestRegistry},
+    registry::{Auth, Fault, On, RegistryOptions, TestRegistry},
     requires, skip_unless,
 };
 
@@ -196,24 +196,6 @@ async fn two_images_share_a_layer_and_either_can_go() {
     node.remove(&names[0]).await;
     node.cleanup().await;
     assert!(node.read(&layer) == layer.files);
-}
-
-/// Prints how long the Prepares of an image take. Layers are opened ahead, so that a delay is not paid for each.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement: cargo test -p snapshotter --test lazy -- --ignored --nocapture"]
-async fn sixty_layers_behind_twenty_milliseconds() {
-    skip_unless!(requires::fuse());
-    let registry = registry();
-    let layer = |n: u64| Layer::new(&registry, 5000 + n, 20, 20_000);
-    let image = Image::push(&registry, "many", (0..60).map(layer).collect());
-    registry.set_shaping(Shaping { latency: Duration::from_millis(20), ..Shaping::default() });
-    let mut node = Node::start(ON_DEMAND).await;
-    let began = std::time::Instant::now();
-    node.pull(&image).await;
-    let took = began.elapsed();
-    let memory = node.status().memory;
-    println!("60 layers prepared in {took:?} with {} requests, {memory:?}", registry.requests().len());
-    assert!(took < Duration::from_millis(20 * 60), "each layer paid for the delay: {took:?}");
 }
 
 /// A reason to fall back, and what brings it about.

@@ -24,7 +24,7 @@ pub(crate) const PLAIN: &str = "plain";
 
 /// Why these tests cannot run here, if so.
 pub(crate) fn missing() -> Option<String> {
-    requires::fuse().or_else(requires::go).or_else(|| requires::program("debootstrap", "--version"))
+    requires::fuse().or_else(requires::go).or_else(sample_image::missing)
 }
 
 /// A registry with the sample image, a daemon and a containerd that has it as a plugin.

@@ -19,4 +19,3 @@ mod refused;
 mod staleness;
 mod stored;
 mod trees;
-mod warm;

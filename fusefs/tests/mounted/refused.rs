@@ -83,7 +83,7 @@ fn a_mount_made_writable_refuses_too() {
         assert_eq!(error.raw_os_error(), Some(expected), "{what}: {error}");
     }
     let file = File::options().write(true).open(path.join("file")).unwrap();
-    let written = std::os::unix::fs::FileExt::write_at(&file, b"XXXX", 0);
+    let written = std::os::unix::fs::FileExt::write_at(&file, b"YYYY", 0);
     assert!(written.is_err() || file.sync_all().is_err());
     assert!(fixture.connection.counters().refused > 10);
 }

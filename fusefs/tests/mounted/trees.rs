@@ -13,7 +13,10 @@ use nix::sys::{
     stat::{Mode, SFlag, UtimensatFlags, makedev, mknod, utimensat},
     time::TimeSpec,
 };
-use testkit::tree_compare::{Comparison, compare};
+use testkit::{
+    sample_image, skip_unless,
+    tree_compare::{Comparison, compare},
+};
 
 use crate::{
     blob::BlobLayer,
@@ -171,10 +174,10 @@ fn old_formats_of_archives_are_as_gnu_tar_extracts_them() {
 }
 
 #[test]
-#[ignore = "slow: makes a Debian root file system unless it is there, and reads it whole"]
 fn a_debian_root_file_system_is_as_gnu_tar_extracts_it() {
+    skip_unless!(sample_image::missing());
     let Some(stored) = stored(Duration::from_secs(20)) else { return };
-    let archive = testkit::sample_image::python().unwrap().with_file_name("debian.tar");
+    let archive = sample_image::debian().unwrap();
     let found =
         compared(&stored.fixture, &archive, |archive| stored.mount(1, &image(archive), Origin::Honest).0);
     assert_equal(&found);

@@ -1,5 +1,15 @@
 //! How long a warm walk takes beside the same tree on the local file system, both below an overlay. No message is sent,
-//! so that the figures are the kernel's. Run by hand: `cargo test -p fusefs --test mounted warm -- --ignored --nocapture`.
+//! so that the figures are the kernel's: `cargo bench -p fusefs --bench warm`.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a measurement ends by panicking")]
+
+// What the tests mount with; they use more of it.
+#[allow(dead_code)]
+#[path = "../tests/mounted/fixture.rs"]
+mod fixture;
+#[allow(dead_code)]
+#[path = "../tests/mounted/memory.rs"]
+mod memory;
 
 use std::{
     fs::File,
@@ -80,9 +90,7 @@ fn native_tree(dir: &Path) -> PathBuf {
     root
 }
 
-#[test]
-#[ignore = "a measurement, not a test"]
-fn warm_walks_beside_the_local_file_system() {
+fn main() {
     let mut layer = MemoryLayer::new();
     for file in 0..FILES {
         layer.file(&name(file), 0o644, Content::Bytes(vec![b'x'; SIZE]));
