@@ -5,7 +5,7 @@
 //! an anonymous read may succeed, and if it does not, the error says which source failed.
 
 mod docker;
-mod helper;
+mod helper_protocol;
 
 use std::fmt;
 

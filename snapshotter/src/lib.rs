@@ -30,7 +30,6 @@ pub mod service;
 pub mod snapshots;
 pub mod usage;
 
-#[cfg(test)]
 mod docs;
 
 /// The version of the daemon.

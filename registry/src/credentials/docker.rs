@@ -22,7 +22,7 @@ use base64::{
 use parking_lot::Mutex;
 use serde::Deserialize;
 
-use super::{CredentialError, CredentialQuery, CredentialSource, Credentials, Secret, helper};
+use super::{CredentialError, CredentialQuery, CredentialSource, Credentials, Secret, helper_protocol};
 
 /// The key under which docker.io's credentials are kept.
 const DOCKER_IO_KEY: &str = "https://index.docker.io/v1/";
@@ -142,7 +142,7 @@ impl CredentialSource for DockerConfig {
         let file = self.load()?;
         let key = if query.host == "docker.io" { DOCKER_IO_KEY } else { query.host };
         if let Some(helper) = file.helper(query.host, key) {
-            let found = helper::get(helper, key, self.helper_timeout).await?;
+            let found = helper_protocol::get(helper, key, self.helper_timeout).await?;
             if found.is_some() {
                 return Ok(found);
             }

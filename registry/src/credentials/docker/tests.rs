@@ -116,7 +116,7 @@ async fn helpers_answer_with_passwords_tokens_or_nothing() {
     for (script, case) in cases {
         let directory = tempfile::tempdir().unwrap();
         let program = helper(directory.path(), script);
-        let found = helper::run(&program, "example.com", Duration::from_secs(3)).await;
+        let found = helper_protocol::run(&program, "example.com", Duration::from_secs(3)).await;
         match (case, found) {
             ("password", Ok(found)) => assert_eq!(found, password("get-example.com", "s")),
             ("token", Ok(found)) => assert_eq!(found, Some(Credentials::IdentityToken(Secret::new("idt")))),
