@@ -1,7 +1,7 @@
 //! When to try again.
 //!
 //! Exponential delays with jitter, so that a hundred readers that failed together do not come back
-//! together; a server's `Retry-After` is a lower bound. Both the number of attempts and the total time
+//! together; a server's `Retry-After` is a lower bound, for coming back sooner is what gets a client banned. Both the number of attempts and the total time
 //! are bounded: a read ends with bytes or an error, never hangs.
 
 use std::time::{Duration, SystemTime};
@@ -115,7 +115,8 @@ impl Backoff {
         }
         let factor = 1_u32.checked_shl(self.failures - 1).unwrap_or(u32::MAX);
         let mean = self.policy.first_delay.saturating_mul(factor).min(self.policy.max_delay);
-        let jittered = mean.mul_f64(rand::rng().random_range(0.5..1.5));
+        let longest = mean.mul_f64(1.5).min(self.policy.max_delay);
+        let jittered = rand::rng().random_range(mean / 2..=longest);
         let delay = jittered.max(retry_after.unwrap_or_default());
         now.checked_add(delay).is_some_and(|then| then < self.deadline).then_some(delay)
     }
@@ -151,6 +152,7 @@ mod tests {
         for mean in [100, 200, 300, 300] {
             let delay = backoff.next(now, None).unwrap().as_millis();
             assert!((mean / 2..=mean * 3 / 2).contains(&delay), "{delay} ms is not about {mean} ms");
+            assert!(delay <= 300, "{delay} ms is longer than the maximum");
         }
         assert_eq!(backoff.next(now, None), None);
     }

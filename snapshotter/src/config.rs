@@ -44,6 +44,8 @@ pub struct Config {
     pub metrics_address: String,
     /// `[blob]`
     pub blob: Blob,
+    /// `[directory_cache]`
+    pub directory_cache: DirectoryCache,
     /// `[resolver]`
     pub resolver: Resolver,
     /// `[store]`
@@ -67,8 +69,15 @@ pub struct Blob {
     pub max_retries: u64,
     /// The first pause between tries.
     pub min_wait_msec: Milliseconds,
-    /// The longest pause between tries.
+    /// The longest pause between tries that no registry asked for.
     pub max_wait_msec: Milliseconds,
+}
+
+/// The cache on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectoryCache {
+    /// Content leaves the page cache once it is on disk.
+    pub fadv_dontneed: bool,
 }
 
 /// Finding registries.
@@ -256,6 +265,7 @@ impl Default for Config {
                 min_wait_msec: Milliseconds(100),
                 max_wait_msec: Milliseconds(5_000),
             },
+            directory_cache: DirectoryCache { fadv_dontneed: false },
             resolver: Resolver {
                 request_timeout_sec: Seconds(30),
                 insecure: Vec::new(),

@@ -33,6 +33,8 @@ pub struct StoreConfig {
     pub profile_bytes: u64,
     /// Verified bytes that are recorded without waiting for [`Self::flush_interval`].
     pub flush_bytes: u64,
+    /// Whether content that was recorded leaves the page cache. The FUSE mount's own pages stay.
+    pub drop_page_cache: bool,
 }
 
 // === impl StoreConfig ===
@@ -61,6 +63,7 @@ impl Default for StoreConfig {
             profile_bytes: 64 << 20,
             flush_interval: Duration::from_secs(2),
             flush_bytes: 64 << 20,
+            drop_page_cache: false,
         }
     }
 }

@@ -77,20 +77,6 @@ const fn ignored(path: &'static str, kind: Kind, why: &'static str) -> Key {
     Key { path, origin: Origin::Stargz, doc: "", standing: Standing::Ignored { kind, why } }
 }
 
-const ALWAYS_VERIFIED: &str = "every byte is verified before it is served; that cannot be turned off";
-const ONE_CACHE: &str = "there is one cache, on disk, that holds each verified byte once";
-const CONTENT_FILE: &str = "a layer's content is one file, written once and read through the page cache";
-const UNLIMITED: &str =
-    "a layer never changes, so the kernel may keep its attributes and names without a limit";
-const NEVER_WAITS: &str = "a container's start never waits for a prefetch";
-const NOT_CHECKED: &str = "a registry is asked for missing bytes only, never just to see whether it is there";
-const WINDOWS: &str = "the size of a fetch follows the bandwidth and delay that are measured";
-const NO_MANAGER: &str = "this version serves FUSE from the daemon itself";
-const DOCKER_CONFIG_ONLY: &str =
-    "credentials come from the Docker configuration ($DOCKER_CONFIG, ~/.docker/config.json) with its helpers";
-const STANDALONE: &str =
-    "it belongs to the plugin that is built into containerd; the daemon has `[resolver]` instead";
-
 /// Every key, each table's keys together.
 pub(super) static KEYS: &[Key] = &[
     works("noprefetch", |c| &mut c.noprefetch, "Fetch nothing ahead of the first reads."),
@@ -144,7 +130,16 @@ pub(super) static KEYS: &[Key] = &[
         "blob.max_wait_msec",
         1..=600_000,
         |c| &mut c.blob.max_wait_msec,
-        "The longest pause between two tries, also where a registry asks for a longer one.",
+        "The longest pause between two tries of our own choice. One that a registry asks for (`Retry-After`) is kept to \
+         also where it is longer, as long as `fetching_timeout_sec` holds; a fetch that it would make longer fails at \
+         once.",
+    ),
+    works(
+        "directory_cache.fadv_dontneed",
+        |c| &mut c.directory_cache.fadv_dontneed,
+        "Give up the page cache of a layer's content file whenever new content was synced to disk. Saves memory where \
+         the kernel would keep a byte twice, for the file and for the FUSE mount; costs a read of the disk where only \
+         the mount's copy was dropped.",
     ),
     bounded(
         "resolver.request_timeout_sec",
@@ -258,22 +253,46 @@ pub(super) static KEYS: &[Key] = &[
         |c| &mut c.admin.address,
         "The admin socket, which `starling status` reads. Empty: `admin.sock` in the directory of `--address`.",
     ),
-    ignored("http_cache_type", Kind::String, ONE_CACHE),
-    ignored("filesystem_cache_type", Kind::String, ONE_CACHE),
+    ignored(
+        "http_cache_type",
+        Kind::String,
+        "compressed bytes are not kept: each is inflated and verified when it comes, and stored once",
+    ),
+    ignored(
+        "filesystem_cache_type",
+        Kind::String,
+        "verified content is always on disk: it outlives the daemon, and the kernel keeps in memory what is read",
+    ),
     ignored(
         "resolve_result_entry",
         Kind::Integer,
         "stargz-snapshotter ignores it too; use `resolve_result_entry_ttl_sec`",
     ),
-    ignored("prefetch_timeout_sec", Kind::Integer, NEVER_WAITS),
-    ignored("prefetch_async_size", Kind::Integer, NEVER_WAITS),
+    ignored(
+        "prefetch_timeout_sec",
+        Kind::Integer,
+        "it bounds how long a container's start waits for a prefetch, and none ever waits",
+    ),
+    ignored(
+        "prefetch_async_size",
+        Kind::Integer,
+        "it says which prefetches are too large to wait for; every prefetch, of any size, is asynchronous",
+    ),
     ignored("debug", Kind::Bool, "use `--log-level debug` or `--log-level trace`"),
-    ignored("allow_no_verification", Kind::Bool, ALWAYS_VERIFIED),
-    ignored("disable_verification", Kind::Bool, ALWAYS_VERIFIED),
+    ignored(
+        "allow_no_verification",
+        Kind::Bool,
+        "it would honour the label `containerd.io/snapshot/remote/stargz.skipverify`; verification cannot be turned off",
+    ),
+    ignored(
+        "disable_verification",
+        Kind::Bool,
+        "every byte is verified before it is stored or served; that cannot be turned off",
+    ),
     ignored(
         "log_file_access",
         Kind::Bool,
-        "reads that are in the cache never leave the kernel's thread, so there is nothing to log them",
+        "the kernel opens files of lazy layers without asking the daemon, which so cannot log who opens what",
     ),
     ignored(
         "debug_address",
@@ -281,45 +300,144 @@ pub(super) static KEYS: &[Key] = &[
         "it served a Go runtime's profiles; the admin socket has `/status` and `/metrics`",
     ),
     ignored("ipfs", Kind::Bool, "layers come from registries only"),
-    ignored("metadata_store", Kind::String, "a layer's metadata is one memory-mapped file"),
-    ignored("blob.valid_interval", Kind::Integer, NOT_CHECKED),
-    ignored("blob.check_always", Kind::Bool, NOT_CHECKED),
-    ignored("blob.chunk_size", Kind::Integer, WINDOWS),
-    ignored("blob.prefetch_chunk_size", Kind::Integer, WINDOWS),
+    ignored(
+        "metadata_store",
+        Kind::String,
+        "a layer's metadata is one memory-mapped file, which is neither held in memory nor in a database",
+    ),
+    ignored(
+        "blob.valid_interval",
+        Kind::Integer,
+        "it says how often a registry is asked whether a layer is still there; only missing bytes are asked for",
+    ),
+    ignored(
+        "blob.check_always",
+        Kind::Bool,
+        "a container's start does not depend on the registry, so no start asks whether it is reachable",
+    ),
+    ignored(
+        "blob.chunk_size",
+        Kind::Integer,
+        "the size of a fetch follows bandwidth and delay, between `[store] min_window` and `max_window`",
+    ),
+    ignored(
+        "blob.prefetch_chunk_size",
+        Kind::Integer,
+        "a prefetch asks for as much at once as the background does: use `[store] background_window`",
+    ),
     ignored("blob.force_single_range_mode", Kind::Bool, "every request is for a single range anyway"),
-    ignored("directory_cache.max_lru_cache_entry", Kind::Integer, CONTENT_FILE),
-    ignored("directory_cache.max_cache_fds", Kind::Integer, CONTENT_FILE),
-    ignored("directory_cache.sync_add", Kind::Bool, CONTENT_FILE),
-    ignored("directory_cache.direct", Kind::Bool, CONTENT_FILE),
-    ignored("directory_cache.fadv_dontneed", Kind::Bool, CONTENT_FILE),
-    ignored("fuse.attr_timeout", Kind::Integer, UNLIMITED),
-    ignored("fuse.entry_timeout", Kind::Integer, UNLIMITED),
+    ignored(
+        "directory_cache.max_lru_cache_entry",
+        Kind::Integer,
+        "it counts chunks that are held in memory beside the disk; here that is the page cache, which needs no limit",
+    ),
+    ignored(
+        "directory_cache.max_cache_fds",
+        Kind::Integer,
+        "it bounds open files of a cache with a file for each chunk; here a layer has one, open while it is shown",
+    ),
+    ignored(
+        "directory_cache.sync_add",
+        Kind::Bool,
+        "always so: a read is answered after its chunks were written to the layer's content file",
+    ),
+    ignored(
+        "directory_cache.direct",
+        Kind::Bool,
+        "always so: chunks go to the disk without a cache in the daemon's memory before it",
+    ),
+    ignored(
+        "fuse.attr_timeout",
+        Kind::Integer,
+        "a layer never changes, so the kernel may keep its attributes without a limit",
+    ),
+    ignored(
+        "fuse.entry_timeout",
+        Kind::Integer,
+        "names in a layer never change, so the kernel may keep them, and that others are missing, without a limit",
+    ),
     ignored(
         "fuse.passthrough",
         Kind::Bool,
-        "opening a file without asking the daemon excludes it, and is quicker",
+        "a file would have to be fetched whole when it is opened; opening without asking the daemon is quicker",
     ),
-    ignored("fuse.merge_buffer_size", Kind::Integer, "it is for passthrough, which is not used"),
-    ignored("fuse.merge_worker_count", Kind::Integer, "it is for passthrough, which is not used"),
-    ignored("fuse_manager.enable", Kind::Bool, NO_MANAGER),
-    ignored("fuse_manager.address", Kind::String, NO_MANAGER),
-    ignored("fuse_manager.path", Kind::String, NO_MANAGER),
-    ignored("fuse_manager.metrics_address", Kind::String, NO_MANAGER),
-    ignored("kubeconfig_keychain.enable_keychain", Kind::Bool, DOCKER_CONFIG_ONLY),
-    ignored("kubeconfig_keychain.kubeconfig_path", Kind::String, DOCKER_CONFIG_ONLY),
-    ignored("cri_keychain.enable_keychain", Kind::Bool, DOCKER_CONFIG_ONLY),
-    ignored("cri_keychain.image_service_path", Kind::String, DOCKER_CONFIG_ONLY),
-    ignored("cri_keychain.listen_path", Kind::String, DOCKER_CONFIG_ONLY),
+    ignored(
+        "fuse.merge_buffer_size",
+        Kind::Integer,
+        "it is memory for joining a file's chunks for passthrough; a layer's content file has them joined",
+    ),
+    ignored(
+        "fuse.merge_worker_count",
+        Kind::Integer,
+        "it is threads for joining a file's chunks for passthrough; `[store] decode_threads` is for what is done here",
+    ),
+    ignored(
+        "fuse_manager.enable",
+        Kind::Bool,
+        "this version serves FUSE from the daemon itself, not from a second process",
+    ),
+    ignored("fuse_manager.address", Kind::String, "there is no second process that would listen there"),
+    ignored("fuse_manager.path", Kind::String, "there is no second program to start"),
+    ignored(
+        "fuse_manager.metrics_address",
+        Kind::String,
+        "all metrics are the daemon's: use `metrics_address`",
+    ),
+    ignored(
+        "kubeconfig_keychain.enable_keychain",
+        Kind::Bool,
+        "secrets of Kubernetes are not read: credentials come from the Docker configuration ($DOCKER_CONFIG, \
+         ~/.docker/config.json) with its helpers",
+    ),
+    ignored(
+        "kubeconfig_keychain.kubeconfig_path",
+        Kind::String,
+        "no Kubernetes API is asked for credentials, so no kubeconfig is read",
+    ),
+    ignored(
+        "cri_keychain.enable_keychain",
+        Kind::Bool,
+        "the CRI image service is not proxied: credentials come from the Docker configuration ($DOCKER_CONFIG, \
+         ~/.docker/config.json) with its helpers",
+    ),
+    ignored(
+        "cri_keychain.image_service_path",
+        Kind::String,
+        "there is no proxy of the CRI image service that would pass calls on to it",
+    ),
+    ignored(
+        "cri_keychain.listen_path",
+        Kind::String,
+        "there is no proxy of the CRI image service that would listen there",
+    ),
     ignored(
         "snapshotter.allow_invalid_mounts_on_restart",
         Kind::Bool,
-        "a start never needs the registry, so it is always allowed",
+        "always so: a start never needs the registry, and a layer that is not whole opens when it can",
     ),
     ignored("root_path", Kind::String, "use the flag `--root`"),
-    ignored("cri_keychain_image_service_path", Kind::String, DOCKER_CONFIG_ONLY),
-    ignored("registry.config_path", Kind::String, STANDALONE),
-    ignored("registry.mirrors", Kind::Table, STANDALONE),
-    ignored("registry.configs", Kind::Table, STANDALONE),
+    ignored(
+        "cri_keychain_image_service_path",
+        Kind::String,
+        "it belongs to the plugin that is built into containerd, and names the CRI image service, which is not asked",
+    ),
+    ignored(
+        "registry.config_path",
+        Kind::String,
+        "it belongs to the plugin that is built into containerd, whose `hosts.toml` files this version does not read; \
+         use `[resolver]`",
+    ),
+    ignored(
+        "registry.mirrors",
+        Kind::Table,
+        "it belongs to the plugin that is built into containerd; use `[resolver.host]`",
+    ),
+    ignored(
+        "registry.configs",
+        Kind::Table,
+        "it belongs to the plugin that is built into containerd; use `[resolver] ca_files` and the Docker \
+         configuration",
+    ),
 ];
 
 /// The key with this path.

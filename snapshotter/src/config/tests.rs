@@ -42,7 +42,7 @@ max_lru_cache_entry = 10
 max_cache_fds = 10
 sync_add = false
 direct = true
-fadv_dontneed = false
+fadv_dontneed = true
 
 [fuse]
 attr_timeout = 0
@@ -103,6 +103,7 @@ fn every_key_of_stargz_parses_and_works_or_warns() {
     assert_eq!(config.resolve_result_entry_ttl_sec, Seconds(60));
     assert_eq!(config.metrics_address, "127.0.0.1:8234");
     assert_eq!(config.blob.max_wait_msec, Milliseconds(300_000));
+    assert!(config.directory_cache.fadv_dontneed);
     assert_eq!(config.resolver.host.insecure().collect::<Vec<_>>(), ["registry.example:5000"]);
     assert_eq!(config.resolver.host.mirrored().map(|(host, _)| host).collect::<Vec<_>>(), ["example.com"]);
     let mirror = &config.resolver.host.0["example.com"][0];
@@ -117,6 +118,40 @@ fn every_key_of_stargz_parses_and_works_or_warns() {
         assert_eq!(warned.contains(key.path), ignored, "{}", key.path);
     }
     assert!(loaded.warnings.iter().is_sorted_by_key(|warning| warning.line));
+}
+
+/// Values of all types; the first that a key takes and that is not its default shows that it works.
+const VALUES: &[&str] = &[
+    "true",
+    "77",
+    "\"77MiB\"",
+    "\"/run/x.sock\"",
+    "[\"x\"]",
+    "{ \"x\" = { mirrors = [{ host = \"x\", insecure = true }] } }",
+];
+
+#[test]
+fn every_key_changes_the_configuration_or_warns_with_a_reason_of_its_own() {
+    let mut reasons = BTreeSet::new();
+    for key in KEYS {
+        let parsed = VALUES.iter().filter_map(|value| parse(&format!("{} = {value}", key.path)).ok());
+        match key.standing {
+            keys::Standing::Works { .. } => {
+                let worked =
+                    |loaded: &Loaded| loaded.config != Config::default() && loaded.warnings.is_empty();
+                assert!(parsed.into_iter().any(|loaded| worked(&loaded)), "{} does nothing", key.path);
+            }
+            keys::Standing::Ignored { why, .. } => {
+                let loaded: Vec<_> = parsed.collect();
+                assert!(!loaded.is_empty(), "{} takes no value", key.path);
+                for Loaded { config, warnings } in loaded {
+                    assert_eq!(config, Config::default(), "{}", key.path);
+                    assert_eq!(warnings, [Warning { line: 1, key: key.path, why }]);
+                }
+                assert!(why.len() > 10 && reasons.insert(why), "{}: {why:?} is not its own reason", key.path);
+            }
+        }
+    }
 }
 
 #[test]

@@ -52,6 +52,7 @@ pub(super) fn store(config: &Config, flags: &Flags) -> StoreConfig {
         record: config.profile.record_sec.duration(),
         profile_bytes: config.profile.keep.0,
         max_window: store.max_window.0.max(store.min_window.0),
+        drop_page_cache: config.directory_cache.fadv_dontneed,
         ..defaults
     }
 }
@@ -119,6 +120,15 @@ mod tests {
             assert_eq!(settings.hosts[host].scheme, Some(Scheme::Http), "{host}");
         }
         assert_eq!(settings.hosts["two.example"].headers.len(), 2);
+    }
+
+    #[test]
+    fn the_cache_on_disk_is_as_the_configuration_says() {
+        let config = config("[directory_cache]\nfadv_dontneed = true\n[store]\nmin_window = \"16MiB\"");
+        let flags = Flags::from_arguments([OsString::from("starlingd")]).unwrap();
+        let settings = store(&config, &flags);
+        assert!(settings.drop_page_cache);
+        assert_eq!((settings.min_window, settings.max_window), (16 << 20, 16 << 20));
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::{
     sync::Arc,
 };
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+
 use crate::Disk;
 
 /// A layer's content file.
@@ -39,6 +41,12 @@ impl Content {
     /// though the next call works.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.disk.sync(&self.file)
+    }
+
+    /// Lets the kernel forget the file's pages. Those that were not synced stay.
+    pub(crate) fn drop_pages(&self) -> io::Result<()> {
+        // A length of 0 is up to the end (posix_fadvise(2)).
+        posix_fadvise(&self.file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).map_err(io::Error::from)
     }
 
     /// Bytes that the file takes on disk.

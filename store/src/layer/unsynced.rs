@@ -100,6 +100,11 @@ impl Layer {
         if let Err(error) = self.files.chunks.record(&batch) {
             tracing::error!(layer = %self.key(), %error, "cannot record what was fetched, it will be fetched again");
         }
+        if self.engine.config.drop_page_cache
+            && let Err(error) = self.files.content.drop_pages()
+        {
+            tracing::debug!(layer = %self.key(), %error, "cannot drop the page cache of the content");
+        }
         Ok(())
     }
 

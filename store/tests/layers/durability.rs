@@ -11,6 +11,8 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
+    path::Path,
+    process::Command,
     time::Duration,
 };
 
@@ -60,6 +62,37 @@ async fn chunks_are_recorded_by_themselves() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     panic!("nothing was recorded");
+}
+
+/// The kernel's copy of the content goes once it is on disk, if that is wanted, and is read again from there.
+#[tokio::test(flavor = "multi_thread")]
+async fn recorded_content_leaves_the_page_cache_if_that_is_wanted() {
+    let blob = Blob::small_files(4, 300_000);
+    for drop_page_cache in [false, true] {
+        let (dir, source) = (Dir::new(), Memory::new(&blob));
+        let store = Store::open(StoreConfig { drop_page_cache, ..dir.config() }).unwrap();
+        let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+        layer.read(node(&layer, "file0001"), 0, 300_000).await.unwrap();
+        store.flush();
+        let content = files(&dir, &blob).join("content");
+        let Some(cached) = cached_bytes(&content) else {
+            eprintln!("skipped: needs fincore");
+            return;
+        };
+        assert_eq!(cached == 0, drop_page_cache, "{cached} bytes are cached");
+        source.set(Fault::Down);
+        let again = layer.read(node(&layer, "file0001"), 0, 300_000).await.unwrap();
+        assert_eq!(again, *blob.truth("file0001"));
+    }
+}
+
+fn cached_bytes(path: &Path) -> Option<u64> {
+    let output = Command::new("fincore")
+        .args(["--bytes", "--noheadings", "--output", "RES"])
+        .arg(path)
+        .output()
+        .ok()?;
+    String::from_utf8(output.stdout).ok()?.trim().parse().ok()
 }
 
 /// The machine loses power: what was not synced is gone, though it was served before.
