@@ -10,10 +10,7 @@ use std::{env, fs, fs::File, hint::black_box, io::Write as _, process::Command, 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use estargz::toc::build_index;
 use serde_json::{Value, json};
-
-#[allow(dead_code)]
-#[path = "../src/toc/tests/blob.rs"]
-mod blob;
+use testkit::blob;
 
 const TOC_OFFSET: u64 = 1 << 40;
 

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod blob;
 pub mod golden;
 pub mod loopback_certificate;
 pub mod oci_layout;

@@ -1,11 +1,11 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde_json::{Value, json};
+use testkit::blob;
 
 use super::*;
 use crate::{Index, IndexError, Kind, NodeId};
 
-pub(crate) mod blob;
 mod content;
 mod hostile;
 mod model;
