@@ -12,6 +12,7 @@ use std::{fs, io::Write, time::Duration};
 use estargz::Digest;
 use nix::sys::signal::Signal;
 use testkit::{
+    blob::Blob,
     registry::{Auth, Fault, On, RegistryOptions, TestRegistry},
     requires, skip_unless,
 };
@@ -252,6 +253,33 @@ const CASES: &[Case] = &[
         spoil: |registry, _| registry.inject(On::Blob, Fault::Status(500), None),
     },
     Case {
+        name: "not-utf8",
+        code: "unsupported",
+        config: "",
+        spoil: |registry, image| {
+            let entry = serde_json::json!({ "name": "caf\u{fffd}", "type": "fifo" });
+            image.layers[0] = Layer::of(registry, Blob::default().entry(entry).finish());
+        },
+    },
+    Case {
+        name: "over-limit",
+        code: "over-limit",
+        config: "",
+        spoil: |registry, image| {
+            image.layers[0] = Layer::of(registry, Blob::default().file(&"n".repeat(300), b"x", 1).finish());
+        },
+    },
+    Case {
+        name: "whole-blobs",
+        code: "ranges-unsupported",
+        config: "",
+        spoil: |registry, image| {
+            // A small blob would be read whole.
+            image.layers[0] = Layer::new(registry, 4711, 2, 1_000_000);
+            registry.inject(On::Blob, Fault::IgnoreRange, None);
+        },
+    },
+    Case {
         name: "slow",
         code: "deadline",
         config: "[prepare]\ndeadline_sec = 1\n",
@@ -275,7 +303,18 @@ async fn each_reason_to_fall_back_is_told_and_leaves_writable_mounts() {
         assert!(reason.len() > 10, "{name}: {reason}");
         let metric = format!("starling_prepares_total{{outcome=\"fall-back\",reason=\"{code}\"}} 1");
         assert!(node.metrics().contains(&metric), "{name}");
-        assert!(node.daemon.log().contains("\"remote-snapshot-prepared\":\"false\""), "{name}");
+        let log = node.daemon.log();
+        let line =
+            log.lines().find(|line| line.contains("\"remote-snapshot-prepared\":\"false\"")).expect(name);
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!((line["code"].as_str(), line["reason"].as_str()), (Some(*code), Some(&*reason)), "{name}");
+        if let Some(explained) = node.explain(&image) {
+            for words in [&format!("reason ({code}): {reason}"), "remedy: "] {
+                assert!(explained.contains(words), "{name}: {words:?} is not in\n{explained}");
+            }
+        } else {
+            eprintln!("skipped the part with `starling explain`: starling is not built");
+        }
         registry.clear_faults();
     }
 }

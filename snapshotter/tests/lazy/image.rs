@@ -7,7 +7,7 @@ use estargz::{
     write::{Options, build},
 };
 use rand::{RngCore, SeedableRng, rngs::StdRng};
-use testkit::registry::TestRegistry;
+use testkit::{blob::Finished, registry::TestRegistry};
 
 const TOC_DIGEST: &str = "containerd.io/snapshot/stargz/toc.digest";
 
@@ -52,6 +52,13 @@ impl Layer {
         let blob = Digest::of(&built.blob);
         registry.add_blob(built.blob);
         Self { blob, toc: built.toc_digest, size, files }
+    }
+
+    /// A layer that is nothing but this blob, whatever is in it.
+    pub(crate) fn of(registry: &TestRegistry, blob: Finished) -> Self {
+        let (digest, size) = (Digest::of(&blob.bytes), blob.bytes.len() as u64);
+        registry.add_blob(blob.bytes);
+        Self { blob: digest, toc: blob.toc_digest.parse().unwrap(), size, files: BTreeMap::new() }
     }
 }
 

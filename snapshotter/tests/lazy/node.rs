@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -192,6 +193,19 @@ impl Node {
             OutcomeStatus::FellBack { code, reason } => Some((code, reason)),
             OutcomeStatus::Lazy { .. } => None,
         }
+    }
+
+    /// What `starling explain` says of the image, if that program is there.
+    pub(crate) fn explain(&self, image: &Image) -> Option<String> {
+        let program = Path::new(PROGRAM).with_file_name("starling");
+        if !program.exists() {
+            return None;
+        }
+        let mut command = Command::new(program);
+        command.arg("explain").arg("--admin").arg(self.daemon.admin()).arg(&image.reference);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Some(String::from_utf8(output.stdout).unwrap())
     }
 
     /// Waits until `condition` holds.
