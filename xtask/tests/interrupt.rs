@@ -38,9 +38,9 @@ fn programs() -> PathBuf {
 }
 
 /// A demo that keeps its files below `temporary`.
-fn demo(temporary: &Path, arguments: &[&str]) -> Child {
+fn demo(temporary: &Path, runs: &str, arguments: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_xtask"))
-        .args(["demo", "--runs", "1", "--programs"])
+        .args(["demo", "--runs", runs, "--programs"])
         .arg(programs())
         .args(arguments)
         .env("TMPDIR", temporary)
@@ -98,7 +98,8 @@ struct Moment {
 /// Interrupts a demo at `moment` and looks for what is left.
 fn interrupted(moment: &Moment, signal: Signal) {
     let scratch = Scratch::new("starling-interrupt-").unwrap();
-    let mut child = demo(scratch.path(), &[]);
+    // Two runs: the first must not be the last when the signal comes.
+    let mut child = demo(scratch.path(), "2", &[]);
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut said = Vec::new();
     loop {
@@ -143,7 +144,7 @@ fn nothing_is_left_after_an_interrupt() {
         ("\n", 0),                  // the very beginning
         ("=== Debian packages", 0), // set-up
         ("=== image", 300),         // conversion
-        ("=== 1 cold starts", 500), // pull
+        ("=== 2 cold starts", 500), // pull
         ("full pull", 100),         // the daemon starts
         ("full pull", 900),         // run
         ("full pull", 1500),
@@ -163,7 +164,7 @@ fn an_image_of_a_registry_is_shown_and_the_output_is_the_result_alone() {
     let layout = sample_image::python().unwrap();
     registry.add_layout(&layout, sample_image::TAG, "python", "1").unwrap();
     let image = format!("{}/python:1", registry.host());
-    let mut child = demo(scratch.path(), &["--json", "--image", &image]);
+    let mut child = demo(scratch.path(), "1", &["--json", "--image", &image]);
     let mut errors = child.stderr.take().unwrap();
     let errors = std::thread::spawn(move || {
         let mut text = String::new();
