@@ -188,6 +188,8 @@ impl Disk for Faulty {
     }
 }
 
+// The lock is the test's own: it holds up the sync and nothing that is awaited.
+#[allow(clippy::await_holding_lock)]
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_unsynced_is_trusted_after_a_failed_sync() {
     let blob = Blob::small_files(6, 300_000);
