@@ -75,8 +75,9 @@ impl Directories {
         })
     }
 
-    /// Removes what `make` made, if the transaction around it failed. What is left is an orphan.
-    pub fn discard(&self, id: SnapshotId) {
+    /// Removes what a `make` that failed left, still inside the transaction: after it another may have the same id. What
+    /// a transaction leaves that fails later is an orphan.
+    fn discard(&self, id: SnapshotId) {
         for name in [format!("new-{id}"), id.to_string()] {
             let path = self.root.join(name);
             if let Err(error) = remove_tree(&path) {

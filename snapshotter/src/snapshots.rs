@@ -104,24 +104,18 @@ impl Snapshots {
         let directories = &self.storage.directories;
         loop {
             let ground = self.ground(parent)?;
-            let mut made = None;
             let created = self.storage.metadata.change(|change| {
                 // A parent of the same name may have taken the old one's place since.
                 if change.view().chain(parent)? != ground.chain {
                     return Ok(None);
                 }
                 let record = change.create(kind, key, parent, labels.clone())?;
-                made = Some(record.id);
                 directories.make(record.id, kind, mapped.or(ground.owner))?;
                 Ok(Some(record))
             });
-            match (created, made) {
-                (Ok(Some(record)), _) => return Ok(self.mounts_of(&record, &ground.lower)),
-                (Ok(None), _) => {}
-                (Err(error), made) => {
-                    made.inspect(|id| directories.discard(*id));
-                    return Err(error);
-                }
+            // Nothing is deleted here after a failure: the id is free again, and its directory may be another's by now.
+            if let Some(record) = created? {
+                return Ok(self.mounts_of(&record, &ground.lower));
             }
         }
     }

@@ -183,3 +183,41 @@ async fn cleanup_deletes_what_was_removed_and_nothing_else() {
     assert!(upper(&snapshots, "b").join("deep/er").exists());
     assert_eq!(fs::read_dir(root.path().join("snapshots")).unwrap().count(), 1);
 }
+
+#[test]
+fn a_failure_does_not_touch_the_directory_of_the_next() {
+    const ROUNDS: usize = 60;
+    let (root, snapshots) = fresh();
+    if is_root() {
+        // Whoever may not change owners fails half-way; of root's threads these are such.
+        std::os::unix::fs::chown(root.path().join("snapshots"), Some(65_534), None).unwrap();
+        std::os::unix::fs::chown(root.path(), Some(65_534), None).unwrap();
+    }
+    let unprivileged = || {
+        if is_root() {
+            nix::unistd::setfsuid(65_534.into());
+        }
+    };
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (stop, snapshots) = (&stop, &snapshots);
+        let failing = scope.spawn(move || {
+            unprivileged();
+            let labels =
+                Labels::from([("containerd.io/snapshot/uidmapping".into(), "0:100000:65536".into())]);
+            while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                snapshots.create(Kind::Active, &"bad".into(), None, &labels).unwrap_err();
+            }
+        });
+        let working = scope.spawn(move || {
+            unprivileged();
+            let made = |n: &usize| prepare(snapshots, &format!("good-{n}"), None).is_ok();
+            (0..ROUNDS).filter(|n| !made(n)).count()
+        });
+        let failures = working.join();
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        failing.join().unwrap();
+        assert_eq!(failures.unwrap(), 0);
+    });
+    assert!((0..ROUNDS).all(|n| upper(&snapshots, &format!("good-{n}")).exists()));
+}
