@@ -100,7 +100,13 @@ impl Snapshots {
                 code: FallBackReason::TargetDiffers,
             }),
             Found::Nothing => match timeout(self.config.prepare_timeout, self.open_layer(wanted)).await {
-                Ok(result) => result?,
+                // Not in the time limit: nothing could stop it, and a snapshot would appear after the fall-back.
+                Ok(Ok((in_use, layer))) => {
+                    let wanted = wanted.clone();
+                    // The guard goes along: the record is written even if the caller goes away meanwhile.
+                    blocking(move || in_use.snapshots.record(&wanted, layer)).await?
+                }
+                Ok(Err(fall_back)) => Err(fall_back),
                 Err(Elapsed { .. }) => Err(FallBack {
                     reason: format!("not ready within {:?}", self.config.prepare_timeout),
                     code: FallBackReason::Deadline,
@@ -150,24 +156,17 @@ impl Snapshots {
         .await
     }
 
-    async fn open_layer(
-        self: &Arc<Self>,
-        wanted: &Wanted,
-    ) -> Result<Result<RemoteLayer, FallBack>, SnapshotError> {
+    async fn open_layer(self: &Arc<Self>, wanted: &Wanted) -> Result<(LayersInUse, RemoteLayer), FallBack> {
         let in_use = LayersInUse::new(self).await;
         // A layer that trips over a bug costs that layer: it may be one that was made to.
         let opened = AssertUnwindSafe(self.lazy.prepare(wanted.request())).catch_unwind().await;
-        let layer = match opened {
-            Ok(Ok(layer)) => layer,
-            Ok(Err(fall_back)) => return Ok(Err(fall_back)),
+        match opened {
+            Ok(opened) => Ok((in_use, opened?)),
             Err(_) => {
                 let reason = SnapshotError::Panicked.to_string();
-                return Ok(Err(FallBack { reason, code: FallBackReason::Local }));
+                Err(FallBack { reason, code: FallBackReason::Local })
             }
-        };
-        let wanted = wanted.clone();
-        // The guard goes along: the record is written even if the caller goes away meanwhile.
-        blocking(move || in_use.snapshots.record(&wanted, layer)).await
+        }
     }
 
     fn record(

@@ -38,6 +38,31 @@ impl LazyLayers for NoLayers {
     async fn cleanup(&self, _: &BTreeSet<LayerKey>) {}
 }
 
+/// Serves one layer.
+struct OneLayer;
+
+#[async_trait]
+impl LazyLayers for OneLayer {
+    async fn prepare(&self, _: RemoteRequest<'_>) -> Result<RemoteLayer, FallBack> {
+        let digest = estargz::Digest::of(b"");
+        Ok(RemoteLayer { key: LayerKey { blob: digest, toc: digest }, slot: fusefs::Slot::new(1).unwrap() })
+    }
+
+    fn lower_dir(&self, layer: &RemoteLayer) -> Result<PathBuf, Unavailable> {
+        NoLayers.lower_dir(layer)
+    }
+
+    fn root_owner(&self, layer: &RemoteLayer) -> Result<Owner, Unavailable> {
+        NoLayers.root_owner(layer)
+    }
+
+    fn usage(&self, _: &RemoteLayer) -> Usage {
+        Usage::default()
+    }
+
+    async fn cleanup(&self, _: &BTreeSet<LayerKey>) {}
+}
+
 fn open(root: &Path) -> Arc<Snapshots> {
     Snapshots::new(Storage::open(root).unwrap(), Arc::new(NoLayers), SnapshotsConfig::default())
 }
@@ -182,6 +207,28 @@ async fn cleanup_deletes_what_was_removed_and_nothing_else() {
     snapshots.cleanup().await.unwrap();
     assert!(upper(&snapshots, "b").join("deep/er").exists());
     assert_eq!(fs::read_dir(root.path().join("snapshots")).unwrap().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_is_ready_in_time_is_recorded_however_long_that_takes() {
+    let root = tempfile::tempdir().unwrap();
+    let config = SnapshotsConfig { prepare_timeout: Duration::from_millis(100) };
+    let snapshots = Snapshots::new(Storage::open(root.path()).unwrap(), Arc::new(OneLayer), config);
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let held = Arc::clone(&snapshots);
+    let holder = std::thread::spawn(move || {
+        held.storage.metadata.frozen(|_| {
+            sender.send(()).unwrap();
+            std::thread::sleep(Duration::from_millis(600));
+            Ok(())
+        })
+    });
+    receiver.recv().unwrap();
+    let labels = Labels::from([(TARGET_LABEL.into(), "target".into())]);
+    let prepared = snapshots.prepare("key".into(), None, labels).await;
+    assert!(matches!(prepared, Err(SnapshotError::TargetExists(_))), "{prepared:?}");
+    assert!(matches!(snapshots.stat(&"key".into()), Err(SnapshotError::Missing(_))));
+    holder.join().unwrap().unwrap();
 }
 
 #[test]
