@@ -10,6 +10,7 @@
 mod attached;
 mod claims;
 mod early;
+mod flights;
 mod images;
 mod journal;
 mod labels;

@@ -4,7 +4,7 @@
 //! and the digest of its table of contents before containerd asks for the layer. Nobody waits for a configuration.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,22 +12,18 @@ use std::{
 };
 
 use estargz::Digest;
-use futures_util::{
-    FutureExt,
-    future::{BoxFuture, Shared},
-};
-use parking_lot::Mutex;
 use registry::{Reference, RegistryClient};
 use store::SourceError;
 
 use super::{
+    flights::{self, Flights, Linger, launch},
     manifest::{MOST_BYTES, Manifest},
     reasons,
 };
 use crate::lazy::{FallBack, FallBackReason};
 
 /// The manifest, now or soon.
-pub(super) type Flight = Shared<BoxFuture<'static, Result<Arc<Manifest>, FallBack>>>;
+pub(super) type Flight = flights::Flight<Result<Arc<Manifest>, FallBack>>;
 
 /// How long a failure is remembered, so that the layers of one pull do not all ask again.
 const FAILURE_LIFETIME: Duration = Duration::from_secs(10);
@@ -38,7 +34,7 @@ const MOST_IN_MEMORY: usize = 256;
 pub(super) struct Images {
     directory: PathBuf,
     registry: Arc<RegistryClient>,
-    flights: Mutex<HashMap<Digest, Flight>>,
+    flights: Flights<Digest, Result<Arc<Manifest>, FallBack>>,
 }
 
 // === impl Images ===
@@ -46,7 +42,7 @@ pub(super) struct Images {
 impl Images {
     /// Keeps documents below `directory`.
     pub(super) fn new(directory: PathBuf, registry: Arc<RegistryClient>) -> Arc<Self> {
-        Arc::new(Self { directory, registry, flights: Mutex::default() })
+        Arc::new(Self { directory, registry, flights: Flights::default() })
     }
 
     /// The manifest `digest` of the repository of `reference`. The first call fetches it, unless it is on disk.
@@ -59,16 +55,11 @@ impl Images {
             flights.retain(|_, flight| flight.peek().is_none());
         }
         let (images, reference) = (Arc::clone(self), reference.clone());
-        let flight = async move { images.obtain(&reference, digest).await }.boxed().shared();
-        flights.insert(digest, flight.clone());
-        let (images, watched) = (Arc::clone(self), flight.clone());
-        tokio::spawn(async move {
-            if watched.await.is_err() {
-                tokio::time::sleep(FAILURE_LIFETIME).await;
-                images.flights.lock().remove(&digest);
-            }
-        });
-        flight
+        let obtained = async move { images.obtain(&reference, digest).await };
+        launch(&self.flights, &mut flights, digest, obtained, |obtained| match obtained {
+            Ok(_) => Linger::Always,
+            Err(_) => Linger::For(FAILURE_LIFETIME),
+        })
     }
 
     /// Deletes the documents of images none of whose layers is in `blobs`.

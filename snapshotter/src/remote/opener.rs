@@ -7,10 +7,7 @@ use std::{
 };
 
 use estargz::Digest;
-use futures_util::{
-    FutureExt,
-    future::{BoxFuture, Shared},
-};
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use registry::{Reference, RegistryClient};
 use store::{BlobSource, Layer, LayerKey, Store};
@@ -19,6 +16,7 @@ use tokio::sync::Semaphore;
 use super::{
     claims::Claims,
     early::{self, Early},
+    flights::{self, Flights, Linger, launch},
     images::blocking,
     reasons,
     sources::Sources,
@@ -26,7 +24,7 @@ use super::{
 use crate::{lazy::FallBack, metrics::Metrics};
 
 /// A layer, now or soon.
-pub(super) type Flight = Shared<BoxFuture<'static, Result<Arc<Layer>, FallBack>>>;
+pub(super) type Flight = flights::Flight<Result<Arc<Layer>, FallBack>>;
 
 /// A layer of an image: where to read it and what to make of it.
 #[derive(Debug, Clone)]
@@ -49,7 +47,7 @@ pub(super) struct Opener {
     /// How many layers are opened ahead of their Prepare at one time.
     pub(super) turns: Semaphore,
     sources: Mutex<HashMap<LayerKey, Arc<Sources>>>,
-    flights: Mutex<HashMap<LayerKey, Flight>>,
+    flights: Flights<LayerKey, Result<Arc<Layer>, FallBack>>,
 }
 
 /// What an opener works with.
@@ -68,7 +66,7 @@ impl Opener {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
         let Parts { store, registry, early, claims, metrics, parallel } = parts;
         let turns = Semaphore::new(parallel.max(1));
-        let (sources, flights) = (Mutex::default(), Mutex::default());
+        let (sources, flights) = (Mutex::default(), Flights::default());
         Arc::new(Self { store, registry, early, claims, metrics, turns, sources, flights })
     }
 
@@ -130,19 +128,12 @@ impl Opener {
             let _turn = if ahead { opener.turns.acquire().await.ok() } else { None };
             opener.open_now(target).await
         };
-        let flight = flight.boxed().shared();
-        flights.insert(key, flight.clone());
-        drop(flights);
-        // Driven by a task of its own: a Prepare that gives up leaves the layer to the next one.
-        let (opener, driven) = (Arc::clone(self), flight.clone());
-        tokio::spawn(async move {
-            let opened = driven.await;
-            opener.flights.lock().remove(&key);
+        launch(&self.flights, &mut flights, key, flight, move |opened| {
             if let Err(fall_back) = opened {
                 tracing::debug!(layer = %key, code = %fall_back.code, reason = fall_back.reason, "cannot open a layer");
             }
-        });
-        flight
+            Linger::For(Duration::ZERO)
+        })
     }
 
     async fn open_now(self: &Arc<Self>, target: Target) -> Result<Arc<Layer>, FallBack> {

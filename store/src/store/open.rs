@@ -26,6 +26,21 @@ const LONGEST_TAIL: u64 = 4 << 20;
 /// An open that is going on, shared by everyone who wants the same layer.
 pub(super) type Opening = Shared<BoxFuture<'static, Result<Arc<Layer>, OpenLayerError>>>;
 
+/// Makes way for the next open of a layer, also after one that ended in a panic.
+struct Done<'a> {
+    store: &'a Store,
+    key: LayerKey,
+}
+
+// === impl Done ===
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        // What is removed is dropped once the lock is free again.
+        let _opening = self.store.opening.lock().remove(&self.key);
+    }
+}
+
 // === impl Store ===
 
 impl Store {
@@ -60,11 +75,10 @@ impl Store {
         // A task of its own: whoever stops waiting does not stop it for the others.
         let store = Arc::clone(self);
         let task = self.engine.runtime.spawn(async move {
+            let _done = Done { store: &store, key };
             let mut busy = store.engine.openings.window();
             busy.resume();
-            let opened = store.open_now(key, source, tail).await;
-            store.opening.lock().remove(&key);
-            opened
+            store.open_now(key, source, tail).await
         });
         let shared = task.map(|done| done.unwrap_or(Err(OpenLayerError::Closed))).boxed().shared();
         opening.insert(key, shared.clone());

@@ -30,6 +30,8 @@ pub(crate) enum Fault {
     HangAfter(usize),
     /// The body ends after this many bytes, without an error.
     CutAfter(usize),
+    /// Reading the end of the blob panics.
+    Panic,
     /// The byte at this offset of the blob is another one.
     Flip(u64),
 }
@@ -87,6 +89,7 @@ impl BlobSource for Memory {
         self.tails.fetch_add(1, SeqCst);
         let latency = self.state.lock().latency;
         tokio::time::sleep(latency).await;
+        assert!(!matches!(self.state.lock().fault, Fault::Panic), "as the test wants it");
         let start = self.blob.len().saturating_sub(len as usize);
         Ok(Tail { bytes: self.blob.slice(start..), blob_size: self.blob.len() as u64 })
     }
@@ -103,7 +106,7 @@ impl BlobSource for Memory {
         let mut bytes = self.blob.slice(range.start as usize..range.end as usize);
         let mut hangs = false;
         match fault {
-            Fault::None => {}
+            Fault::None | Fault::Panic => {}
             Fault::Down => return Err(SourceError::new(SourceErrorKind::Unavailable, "the origin is down")),
             Fault::Hang => return future::pending().await,
             Fault::HangAfter(len) => {

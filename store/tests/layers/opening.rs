@@ -105,3 +105,15 @@ async fn the_index_is_rebuilt_without_the_network() {
     assert!(store.attach(blob.key, source.clone()).unwrap().is_none());
     store.open_layer(blob.key, source).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_that_panicked_can_be_tried_again() {
+    let blob = Blob::new(&[("a", 10_000)], 4 << 20);
+    let (dir, source) = (Dir::new(), Memory::new(&blob));
+    let store = dir.open();
+    source.set(Fault::Panic);
+    let error = store.open_layer(blob.key, source.clone()).await.unwrap_err();
+    assert!(matches!(error, OpenLayerError::Closed), "{error}");
+    source.set(Fault::None);
+    store.open_layer(blob.key, source).await.unwrap();
+}
