@@ -129,6 +129,7 @@ impl RemoteLayers {
             claims: Arc::clone(&claims),
             metrics: parts.metrics.clone(),
             parallel,
+            patience: sources::patience(config.store.read_timeout_sec.duration()),
         });
         let slots = Slots::open(state.join("slots"), known())?;
         let attached = Arc::new(Attached::new(parts.connection, slots));

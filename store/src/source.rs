@@ -27,6 +27,12 @@ pub trait BlobSource: Send + Sync + 'static {
     /// from a mirror nor from a remembered redirect.
     fn distrust(&self);
 
+    /// As `distrust`, of the bytes of `range`: a source that reads from several places knows which of them sent those.
+    fn distrust_range(&self, range: Range<u64>) {
+        let _ = range;
+        self.distrust();
+    }
+
     /// What this is, for messages; never holds a secret.
     fn describe(&self) -> String;
 

@@ -48,6 +48,7 @@ pub(super) struct Opener {
     pub(super) turns: Semaphore,
     sources: Mutex<HashMap<LayerKey, Arc<Sources>>>,
     flights: Flights<LayerKey, Result<Arc<Layer>, FallBack>>,
+    patience: Duration,
 }
 
 /// What an opener works with.
@@ -58,16 +59,18 @@ pub(super) struct Parts {
     pub(super) claims: Arc<Claims>,
     pub(super) metrics: Metrics,
     pub(super) parallel: usize,
+    /// How long one place may leave a read waiting before the next one is asked too.
+    pub(super) patience: Duration,
 }
 
 // === impl Opener ===
 
 impl Opener {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { store, registry, early, claims, metrics, parallel } = parts;
+        let Parts { store, registry, early, claims, metrics, parallel, patience } = parts;
         let turns = Semaphore::new(parallel.max(1));
         let (sources, flights) = (Mutex::default(), Flights::default());
-        Arc::new(Self { store, registry, early, claims, metrics, turns, sources, flights })
+        Arc::new(Self { store, registry, early, claims, metrics, turns, sources, flights, patience })
     }
 
     /// Opens a layer for a Prepare that waits.
@@ -96,7 +99,7 @@ impl Opener {
 
     /// Where the blob of `key` can be read.
     pub(super) fn sources(&self, key: LayerKey) -> Arc<Sources> {
-        Arc::clone(self.sources.lock().entry(key).or_default())
+        Arc::clone(self.sources.lock().entry(key).or_insert_with(|| Arc::new(Sources::new(self.patience))))
     }
 
     /// Makes `reference` a place to read the blob of `key` from.

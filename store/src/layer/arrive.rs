@@ -75,7 +75,7 @@ impl Layer {
     ) {
         self.counters.verify_failures.fetch_add(1, Relaxed);
         let source = self.source();
-        source.distrust();
+        source.distrust_range(member.span.clone());
         if window.attempt < SECOND_CHANCES {
             let chunks: Vec<_> = bad.iter().map(|(id, _)| *id).collect();
             let member = Member { chunks, ..member.clone() };
