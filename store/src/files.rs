@@ -3,7 +3,7 @@
 //! A directory gets its name once everything in it is on disk, so that what has a name is whole. The index can be built
 //! again from `toc`, and `content` be fetched again, whatever became of them: only `toc` must be right.
 
-mod chunk_map;
+pub(crate) mod chunk_map;
 mod content;
 mod staging;
 mod toc_file;

@@ -4,6 +4,8 @@
 //! chunk by chunk as it is read: fetched from a [`BlobSource`], verified, kept. Nothing unverified is ever given
 //! out, and nothing is recorded as here before it is on disk. The store knows neither HTTP nor FUSE.
 
+#[doc(hidden)]
+pub mod benched;
 mod config;
 mod decode;
 mod disk;

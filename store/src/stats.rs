@@ -31,6 +31,10 @@ pub struct LayerStats {
     pub background_bytes_fetched: u64,
     /// Ranges asked of the source.
     pub requests: u64,
+    /// Those of them that were asked for planned prefetch.
+    pub planned_requests: u64,
+    /// Those of them that were asked for the background.
+    pub background_requests: u64,
     /// Members whose bytes did not match their digests.
     pub verify_failures: u64,
     /// The last thing that went wrong, with its causes.
@@ -45,7 +49,9 @@ pub(crate) struct Counters {
     pub(crate) demand_bytes: AtomicU64,
     pub(crate) planned_bytes: AtomicU64,
     pub(crate) background_bytes: AtomicU64,
-    pub(crate) requests: AtomicU64,
+    requests: AtomicU64,
+    planned_requests: AtomicU64,
+    background_requests: AtomicU64,
     pub(crate) verify_failures: AtomicU64,
     last_error: Mutex<Option<String>>,
 }
@@ -53,6 +59,16 @@ pub(crate) struct Counters {
 // === impl Counters ===
 
 impl Counters {
+    /// Adds a request of `class`.
+    pub(crate) fn asked(&self, class: Class) {
+        self.requests.fetch_add(1, Relaxed);
+        match class {
+            Class::Demand | Class::ReadAhead => {}
+            Class::Prefetch => drop(self.planned_requests.fetch_add(1, Relaxed)),
+            Class::Background => drop(self.background_requests.fetch_add(1, Relaxed)),
+        }
+    }
+
     /// Adds bytes received in a request of `class`.
     pub(crate) fn received(&self, class: Class, bytes: u64) {
         let counter = match class {
@@ -77,6 +93,8 @@ impl Counters {
             planned_bytes_fetched: self.planned_bytes.load(Relaxed),
             background_bytes_fetched: self.background_bytes.load(Relaxed),
             requests: self.requests.load(Relaxed),
+            planned_requests: self.planned_requests.load(Relaxed),
+            background_requests: self.background_requests.load(Relaxed),
             verify_failures: self.verify_failures.load(Relaxed),
             last_error: self.last_error.lock().clone(),
             ..LayerStats::default()

@@ -11,6 +11,7 @@ pub mod loopback_certificate;
 pub mod oci_layout;
 pub mod peers;
 pub mod registry;
+pub mod registry_process;
 pub mod requires;
 pub mod sample_image;
 pub mod scratch;

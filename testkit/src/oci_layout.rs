@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use aws_lc_rs::digest::{Context as Sha256, SHA256};
-use flate2::{Compression, write::GzEncoder};
+use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
 use serde_json::{Value, json};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -60,6 +60,29 @@ impl LayoutBuilder {
         let (digest, size) = target.finish();
         fs::rename(&partial, self.blob(&digest))?;
         self.diff_ids.push(source.finish().0);
+        self.layers.push(json!({ "mediaType": GZIP_LAYER, "digest": digest, "size": size }));
+        Ok(())
+    }
+
+    /// Adds the gzip layer at `blob` with `zeros` more bytes at the end of its tar: the same files, another
+    /// digest, and another diff ID.
+    ///
+    /// # Errors
+    /// The blob cannot be read, or the new one not written.
+    pub fn add_padded_gzip_layer(&mut self, blob: &Path, zeros: usize) -> Result<()> {
+        let partial = self.dir.join("layer.partial");
+        let mut target = Hashing::new(BufWriter::new(File::create(&partial)?));
+        io::copy(&mut File::open(blob)?, &mut target)?;
+        // Members of a gzip file are one stream to its reader (RFC 1952 section 2.2).
+        let mut member = GzEncoder::new(&mut target, Compression::new(6));
+        member.write_all(&vec![0; zeros])?;
+        member.finish()?;
+        target.flush()?;
+        let (digest, size) = target.finish();
+        let mut tar = Hashing::new(MultiGzDecoder::new(BufReader::new(File::open(&partial)?)));
+        io::copy(&mut tar, &mut io::sink())?;
+        fs::rename(&partial, self.blob(&digest))?;
+        self.diff_ids.push(tar.finish().0);
         self.layers.push(json!({ "mediaType": GZIP_LAYER, "digest": digest, "size": size }));
         Ok(())
     }
@@ -124,6 +147,35 @@ impl LayoutBuilder {
     }
 }
 
+/// Writes an image with the same files as the one that `source` holds under `tag`, and with other layers: the
+/// `number` tells such images from each other.
+///
+/// # Errors
+/// `source` is no layout with that tag, or `target` cannot be written.
+pub fn write_variant(source: &Path, tag: &str, target: &Path, number: usize) -> Result<()> {
+    let read = |digest: &str| -> Result<Value> {
+        let path = source.join("blobs").join(digest.replace(':', "/"));
+        Ok(serde_json::from_slice(&fs::read(&path).with_context(|| path.display().to_string())?)?)
+    };
+    let index: Value = serde_json::from_slice(&fs::read(source.join("index.json"))?)?;
+    let tagged = |entry: &&Value| entry["annotations"]["org.opencontainers.image.ref.name"] == tag;
+    let entry = index["manifests"].as_array().into_iter().flatten().find(tagged);
+    let entry = entry.with_context(|| format!("no tag {tag} in {}", source.display()))?;
+    let manifest = read(entry["digest"].as_str().context("a manifest without digest")?)?;
+    let config = read(manifest["config"]["digest"].as_str().context("a configuration without digest")?)?;
+    let mut layout = LayoutBuilder::create(target)?;
+    for layer in manifest["layers"].as_array().into_iter().flatten() {
+        let digest = layer["digest"].as_str().context("a layer without digest")?;
+        layout.add_padded_gzip_layer(&source.join("blobs").join(digest.replace(':', "/")), 512 * number)?;
+    }
+    let strings = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let (command, env) = (strings(&config["config"]["Cmd"]), strings(&config["config"]["Env"]));
+    layout.finish(tag, &ImageConfig { command, env })?;
+    Ok(())
+}
+
 /// Counts and hashes what passes through.
 struct Hashing<T> {
     inner: T,
@@ -163,5 +215,55 @@ impl<T: Write> Write for Hashing<T> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer_digests(layout: &Path) -> Vec<String> {
+        let names = fs::read_dir(layout.join("blobs/sha256")).unwrap();
+        names.map(|name| name.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn variants_have_the_same_files_and_no_blob_in_common() {
+        let dir = tempfile::tempdir().unwrap();
+        let tar = dir.path().join("one.tar");
+        let mut builder = tar::Builder::new(File::create(&tar).unwrap());
+        let mut header = tar::Header::new_ustar();
+        header.set_size(5);
+        builder.append_data(&mut header, "file", &b"hello"[..]).unwrap();
+        builder.into_inner().unwrap();
+        let original = dir.path().join("original");
+        let mut layout = LayoutBuilder::create(&original).unwrap();
+        layout.add_gzip_layer(&tar).unwrap();
+        layout.finish("plain", &ImageConfig { command: vec!["/file".into()], env: Vec::new() }).unwrap();
+        let variants = [1, 2].map(|number| {
+            let target = dir.path().join(number.to_string());
+            write_variant(&original, "plain", &target, number).unwrap();
+            target
+        });
+        let mut blobs: Vec<String> = [&original, &variants[0], &variants[1]]
+            .into_iter()
+            .flat_map(|layout| layer_digests(layout))
+            .collect();
+        let all = blobs.len();
+        blobs.sort();
+        blobs.dedup();
+        assert_eq!((all, blobs.len()), (9, 9));
+        let index: Value =
+            serde_json::from_slice(&fs::read(variants[1].join("index.json")).unwrap()).unwrap();
+        let blob =
+            |digest: &Value| variants[1].join("blobs").join(digest.as_str().unwrap().replace(':', "/"));
+        let manifest: Value =
+            serde_json::from_slice(&fs::read(blob(&index["manifests"][0]["digest"])).unwrap()).unwrap();
+        let layer = File::open(blob(&manifest["layers"][0]["digest"])).unwrap();
+        let mut archive = tar::Archive::new(MultiGzDecoder::new(layer));
+        let mut entry = archive.entries().unwrap().next().unwrap().unwrap();
+        let mut text = String::new();
+        entry.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hello");
     }
 }

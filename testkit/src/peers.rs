@@ -9,6 +9,7 @@ use std::path::Path;
 pub mod containerd;
 pub mod docker_registry;
 pub mod dockerd;
+pub mod erofs_utils;
 pub mod go_tools;
 mod process;
 pub mod rival;

@@ -34,6 +34,7 @@ pub use self::{
     shaping::Shaping,
 };
 use self::{contents::Contents, serve::State};
+use crate::registry_process::Traffic;
 
 /// How a registry behaves from its start; everything but `tls` can be changed later.
 #[derive(Debug, Clone, Default)]
@@ -213,6 +214,16 @@ impl TestRegistry {
     /// Bytes of bodies sent since the start or the last [`Self::clear_requests`].
     pub fn bytes_sent(&self) -> u64 {
         self.state.log.bytes_sent()
+    }
+
+    /// The requests so far, in figures.
+    pub fn traffic(&self) -> Traffic {
+        let records = self.state.log.records();
+        Traffic {
+            requests: records.len() as u64,
+            blob_requests: records.iter().filter(|record| record.is_blob()).count() as u64,
+            bytes: records.iter().map(|record| record.bytes_sent).sum(),
+        }
     }
 
     /// How often a redirect's target was sent credentials.

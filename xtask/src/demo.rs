@@ -2,7 +2,6 @@
 //! run in a scratch directory; an image is pulled and run lazily and by full pull; times, bytes and requests
 //! of both are printed side by side. Progress goes to the error stream, the result to the output.
 
-mod cleanup;
 mod images;
 mod report;
 mod start;
@@ -17,7 +16,7 @@ use clap::Args;
 use nix::unistd::Uid;
 use testkit::{peers::go_tools, requires};
 
-use crate::{setup, shell};
+use crate::{setup, shell, supervise};
 use images::Images;
 
 /// What to show.
@@ -62,7 +61,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     match &options.scratch {
         Some(scratch) => measure(options, scratch).map(|()| ExitCode::SUCCESS),
-        None => cleanup::supervise(),
+        None => supervise::supervise("starling-demo-"),
     }
 }
 

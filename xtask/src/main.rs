@@ -3,11 +3,13 @@
 //! Every task sets up what it needs (Debian packages, Go tools at pinned versions) before it starts, so
 //! the two commands of the README work on a fresh Debian machine with Rust.
 
+mod bench;
 mod demo;
 mod deny;
 mod fuzz;
 mod setup;
 mod shell;
+mod supervise;
 mod test;
 
 use std::process::ExitCode;
@@ -34,6 +36,8 @@ enum Task {
     Deny,
     /// Pull and run an image lazily and by full pull, and print times, bytes and requests
     Demo(demo::Options),
+    /// Measure starts and the data path against other snapshotters
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +47,7 @@ fn main() -> ExitCode {
         Task::Fuzz(options) => fuzz::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Deny => deny::run().map(|()| ExitCode::SUCCESS),
         Task::Demo(options) => demo::run(&options),
+        Task::Bench(options) => bench::run(&options),
     };
     match result {
         Ok(code) => code,

@@ -122,6 +122,14 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
     Ok(program)
 }
 
+/// Installs the Debian package `package`, which only some tasks need, unless its `program` can be started.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn program(program: &str, package: &str) -> Result<()> {
+    if runs(program, "--version") { Ok(()) } else { install(&[package]) }
+}
+
 fn install(missing: &[&str]) -> Result<()> {
     eprintln!("missing: {}", missing.join(" "));
     if !Uid::effective().is_root() {

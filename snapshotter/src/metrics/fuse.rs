@@ -1,6 +1,8 @@
 //! What the FUSE connection counts.
 
-use fusefs::Connection;
+use std::time::Duration;
+
+use fusefs::{Connection, STALL_BOUNDS};
 
 use super::{Samples, Source, names};
 
@@ -26,7 +28,14 @@ impl Source for Connection {
         samples.value(&names::FUSE_READ_BYTES, counters.bytes);
         samples.value(&names::FUSE_ERRORS, counters.errors);
         samples.value(&names::FUSE_WAITING, counters.stalls.waiting);
-        let waited = u64::try_from(counters.stalls.total.as_millis()).unwrap_or(u64::MAX);
-        samples.value(&names::FUSE_WAITED, waited);
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        samples.value(&names::FUSE_WAITED, millis(counters.stalls.total));
+        samples.value(&names::FUSE_LONGEST_STALL, millis(counters.stalls.longest));
+        let bounds = STALL_BOUNDS.iter().copied().map(Some).chain([None]);
+        samples.histogram(
+            &names::FUSE_STALLS,
+            counters.stalls.total,
+            bounds.zip(counters.stalls.buckets.iter().copied()),
+        );
     }
 }

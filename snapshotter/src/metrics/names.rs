@@ -90,8 +90,12 @@ pub const FETCHED_BYTES: Metric = counter(
     "Compressed bytes fetched for layers: demand with what was read ahead, planned, or background",
 );
 /// Requests for them.
-pub const FETCH_REQUESTS: Metric =
-    counter("starling_fetch_requests", "requests", &[], "Range requests made for layers");
+pub const FETCH_REQUESTS: Metric = counter(
+    "starling_fetch_requests",
+    "requests",
+    &["class"],
+    "Range requests made for layers, by the class they were begun for",
+);
 /// Chunks that did not match.
 pub const VERIFY_FAILURES: Metric =
     counter("starling_verify_failures", "chunks", &[], "Chunks whose bytes did not match their digest");
@@ -169,6 +173,19 @@ pub const FUSE_WAITED: Metric = counter(
     &[],
     "Sum of the time that reads waited for bytes to be fetched",
 );
+/// Each of them.
+pub const FUSE_STALLS: Metric = histogram(
+    "starling_fuse_stall_seconds",
+    &[],
+    "Time that reads waited for bytes to be fetched, each read that waited and has its answer",
+);
+/// The worst of them.
+pub const FUSE_LONGEST_STALL: Metric = gauge(
+    "starling_fuse_longest_stall_milliseconds",
+    "milliseconds",
+    &[],
+    "The longest time that a read waited for bytes to be fetched since the daemon started",
+);
 /// Descriptors.
 pub const OPEN_FDS: Metric =
     gauge("process_open_fds", "descriptors", &[], "Open file descriptors of the daemon");
@@ -215,6 +232,8 @@ pub const ALL: &[&Metric] = &[
     &FUSE_ERRORS,
     &FUSE_WAITING,
     &FUSE_WAITED,
+    &FUSE_STALLS,
+    &FUSE_LONGEST_STALL,
     &OPEN_FDS,
     &RESIDENT_MEMORY,
     &ANONYMOUS_MEMORY,

@@ -1,6 +1,6 @@
 //! Values that others keep, read at each scrape.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use prometheus_client::{
     collector::Collector,
@@ -28,9 +28,21 @@ struct Sample {
     value: u64,
 }
 
+/// A histogram as it was counted elsewhere.
+#[derive(Debug, Clone)]
+struct Distribution {
+    metric: &'static Metric,
+    sum: f64,
+    /// Upper bound of each bucket, and how many are in it and not in the one before.
+    buckets: Vec<(f64, u64)>,
+}
+
 /// Values of several metrics.
 #[derive(Debug, Clone, Default)]
-pub struct Samples(Vec<(&'static Metric, Vec<Sample>)>);
+pub struct Samples {
+    values: Vec<(&'static Metric, Vec<Sample>)>,
+    distributions: Vec<Distribution>,
+}
 
 /// Asks all sources.
 pub(super) struct Scrape {
@@ -49,7 +61,20 @@ impl Samples {
     pub fn labelled(&mut self, metric: &'static Metric, values: impl IntoIterator<Item = (String, u64)>) {
         let labels = |value: String| if metric.labels.is_empty() { Vec::new() } else { vec![value] };
         let samples = values.into_iter().map(|(label, value)| Sample { labels: labels(label), value });
-        self.0.push((metric, samples.collect()));
+        self.values.push((metric, samples.collect()));
+    }
+
+    /// Adds a histogram: the sum of all values, and for each bucket its upper bound in seconds with the number
+    /// of values in it; what no bound holds comes last.
+    pub fn histogram(
+        &mut self,
+        metric: &'static Metric,
+        sum: Duration,
+        buckets: impl IntoIterator<Item = (Option<Duration>, u64)>,
+    ) {
+        let bound = |bound: Option<Duration>| bound.map_or(f64::INFINITY, |bound| bound.as_secs_f64());
+        let buckets = buckets.into_iter().map(|(upper, count)| (bound(upper), count)).collect();
+        self.distributions.push(Distribution { metric, sum: sum.as_secs_f64(), buckets });
     }
 }
 
@@ -65,7 +90,7 @@ impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut samples = Samples::default();
         self.sources.read().iter().for_each(|source| source.sample(&mut samples));
-        for (metric, samples) in samples.0.iter().filter(|(_, samples)| !samples.is_empty()) {
+        for (metric, samples) in samples.values.iter().filter(|(_, samples)| !samples.is_empty()) {
             let kind = if metric.kind == Kind::Counter { MetricType::Counter } else { MetricType::Gauge };
             let mut family = encoder.encode_descriptor(metric.name, metric.help, None, kind)?;
             for sample in samples {
@@ -77,6 +102,12 @@ impl Collector for Scrape {
                 }
                 encode(metric, sample.value, family.encode_family(&labels)?)?;
             }
+        }
+        for Distribution { metric, sum, buckets } in &samples.distributions {
+            let count = buckets.iter().map(|(_, count)| count).sum();
+            encoder
+                .encode_descriptor(metric.name, metric.help, None, MetricType::Histogram)?
+                .encode_histogram::<[(&str, &str); 0]>(*sum, count, buckets, None)?;
         }
         Ok(())
     }

@@ -23,6 +23,8 @@ impl Source for Everything {
                 samples.labelled(metric, [("some".to_owned(), 7)]);
             }
         }
+        let buckets = [(Some(Duration::from_millis(5)), 2), (None, 1)];
+        samples.histogram(&names::FUSE_STALLS, Duration::from_millis(1500), buckets);
     }
 }
 
@@ -46,6 +48,9 @@ fn a_scrape_shows_exactly_the_metrics_of_the_list() {
         "starling_prepares_total{outcome=\"fall-back\",reason=\"not-estargz\"} 1",
         "starling_read_hits_total 7",
         "starling_layers{state=\"some\"} 7",
+        "starling_fuse_stall_seconds_sum 1.5",
+        "starling_fuse_stall_seconds_bucket{le=\"0.005\"} 2",
+        "starling_fuse_stall_seconds_bucket{le=\"+Inf\"} 3",
     ] {
         assert!(text.lines().any(|there| there == line), "{line} is not in\n{text}");
     }

@@ -22,6 +22,8 @@ struct Sums {
     planned_bytes: u64,
     background_bytes: u64,
     requests: u64,
+    planned_requests: u64,
+    background_requests: u64,
     verify_failures: u64,
 }
 
@@ -44,6 +46,8 @@ impl Sums {
         self.planned_bytes += stats.planned_bytes_fetched;
         self.background_bytes += stats.background_bytes_fetched;
         self.requests += stats.requests;
+        self.planned_requests += stats.planned_requests;
+        self.background_requests += stats.background_requests;
         self.verify_failures += stats.verify_failures;
     }
 }
@@ -123,8 +127,10 @@ impl Source for RemoteLayers {
         samples.value(&names::READ_HITS, sums.hits);
         samples.value(&names::READ_MISSES, sums.misses);
         let fetched = [sums.demand_bytes, sums.planned_bytes, sums.background_bytes];
-        samples.labelled(&names::FETCHED_BYTES, classes.into_iter().zip(fetched));
-        samples.value(&names::FETCH_REQUESTS, sums.requests);
+        samples.labelled(&names::FETCHED_BYTES, classes.clone().into_iter().zip(fetched));
+        let demand_requests = sums.requests - sums.planned_requests - sums.background_requests;
+        let asked = [demand_requests, sums.planned_requests, sums.background_requests];
+        samples.labelled(&names::FETCH_REQUESTS, classes.into_iter().zip(asked));
         samples.value(&names::VERIFY_FAILURES, sums.verify_failures);
         samples.value(&names::MEMORY_IN_FLIGHT, self.opener.store.memory_in_use());
         let (layers, bytes) = self.opener.early.size();

@@ -64,7 +64,7 @@ async fn request(
     if window.class() == Class::Demand {
         busy.resume();
     }
-    layer.counters.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    layer.counters.asked(window.class());
     let source = layer.source();
     let asked = Instant::now();
     let stream = open(layer, window, source.as_ref(), &mut busy).await?;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 
 use super::{
     go_tools::{self, CONTAINERD_TOOLS},
@@ -57,12 +58,20 @@ impl Containerd {
     /// The tools cannot be built, or containerd does not answer in time: the message
     /// carries the end of its log.
     pub fn start(dir: &Path, plugin: Option<&Plugin>) -> Result<Self> {
+        Self::start_configured(dir, plugin, "")
+    }
+
+    /// As [`Self::start`], with `more` at the end of the configuration file.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_configured(dir: &Path, plugin: Option<&Plugin>, more: &str) -> Result<Self> {
         for tool in CONTAINERD_TOOLS {
             go_tools::ensure(tool)?;
         }
         fs::create_dir_all(dir)?;
         let config = dir.join("config.toml");
-        fs::write(&config, configuration(dir, plugin))?;
+        fs::write(&config, configuration(dir, plugin) + more)?;
         let tools = go_tools::bin_dir().canonicalize()?;
         let mut command = Command::new(tools.join("containerd"));
         command.arg("--config").arg(&config).env("PATH", super::path_with(&tools));
@@ -81,6 +90,11 @@ impl Containerd {
     pub fn with_time_limit(mut self, limit: Duration) -> Self {
         self.limits = Some(limit);
         self
+    }
+
+    /// Its process number.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
     }
 
     /// containerd's socket.
@@ -144,7 +158,17 @@ impl Containerd {
         Ok(self.ctr(&["content", "ls", "-q"])?.lines().map(str::to_owned).collect())
     }
 
-    fn stop_containers(&self) {
+    /// Ends its containers and itself.
+    pub fn stop(&mut self) {
+        self.stop_containers();
+        let _ = self.process.end(Signal::SIGTERM);
+    }
+
+    fn stop_containers(&mut self) {
+        // A client would wait for it to come back.
+        if self.process.has_ended() {
+            return;
+        }
         let Ok(tasks) = self.ctr(&["tasks", "ls", "-q"]) else { return };
         for task in tasks.lines() {
             let _ = self.try_ctr(&["tasks", "kill", "-s", "SIGKILL", task]);

@@ -32,6 +32,14 @@ impl Starlingd {
     /// # Errors
     /// It exits or does not answer in time: the message carries its log.
     pub fn start(program: &Path, dir: &Path, config: &str) -> Result<Self> {
+        Self::start_logging(program, dir, config, "debug")
+    }
+
+    /// As [`Self::start`], with another log level: what is measured must not spend its time on logging.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_logging(program: &Path, dir: &Path, config: &str, level: &str) -> Result<Self> {
         fs::create_dir_all(dir)?;
         fs::write(dir.join("config.toml"), config)?;
         let mut command = Command::new(program);
@@ -42,7 +50,7 @@ impl Starlingd {
             .arg(dir.join("config.toml"))
             .arg("--root")
             .arg(dir.join("root"))
-            .args(["--log-level", "debug"]);
+            .args(["--log-level", level]);
         let process = Process::spawn("starlingd", &mut command, &dir.join("starlingd.log"))?;
         let mut daemon = Self { process, dir: dir.to_owned() };
         let address = daemon.address();

@@ -88,6 +88,8 @@ pub(super) async fn accept(
         let _ = stream.set_nodelay(true);
         let (state, tls) = (Arc::clone(&state), tls.clone());
         tokio::spawn(async move {
+            // The handshake's round trip: a first request does not reach the registry before it.
+            state.shaper.delay().await;
             match tls {
                 None => connection(stream, which, state).await,
                 Some(acceptor) => {

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 /// A network's figures; the default is none: as fast as loopback.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shaping {
-    /// Added to every request before it is answered.
+    /// The round trip: added to every connection before it is served, and to every request before it is answered.
     pub latency: Duration,
     /// Bits a second over all connections together; unlimited when `None`.
     pub bits_per_second: Option<u64>,
@@ -20,6 +21,10 @@ impl Shaping {
         Self { latency: Duration::from_millis(millis), bits_per_second }
     }
 }
+
+/// How far the link may lag behind its pace and still catch up. The timer wakes up to two milliseconds late, and
+/// a link that forgot that time would never reach 1 Gbit/s, where a piece of 128 KiB takes one.
+const CATCH_UP: Duration = Duration::from_millis(5);
 
 /// Shapes what is sent.
 #[derive(Debug)]
@@ -52,7 +57,8 @@ impl Shaper {
         let takes = Duration::from_secs_f64(bytes as f64 * 8.0 / bits as f64);
         let done = {
             let mut free_at = self.free_at.lock();
-            *free_at = (*free_at).max(Instant::now()) + takes;
+            let now = Instant::now();
+            *free_at = (*free_at).max(now.checked_sub(CATCH_UP).unwrap_or(now)) + takes;
             *free_at
         };
         // The timer's grain is a millisecond: shorter debts are left to add up.

@@ -18,7 +18,8 @@ use testkit::{
     scratch::mounts_below,
 };
 
-use super::{cleanup::container_name, images::Images};
+use super::images::Images;
+use crate::supervise::container_name;
 
 /// How the image gets to the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

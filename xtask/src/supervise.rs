@@ -1,4 +1,4 @@
-//! Nothing is left behind, also after Ctrl-C: the demo itself is a child process, and what it started, mounted
+//! Nothing is left behind, also after Ctrl-C: the task itself is a child process, and what it started, mounted
 //! and wrote is cleared when it ended or was interrupted.
 //!
 //! A process of its own, because a thread that cleans up would race with the one that goes on: every command
@@ -34,17 +34,18 @@ const POLL: Duration = Duration::from_millis(20);
 /// The exit status after an interrupt, as of a shell (128 + SIGINT).
 const INTERRUPTED: i32 = 130;
 
-/// The name of the containers that are run in the scratch directory `scratch`, after which their control groups are
-/// named.
+/// What the names of the containers that are run in the scratch directory `scratch` begin with: their control groups
+/// have these names too.
 pub(crate) fn container_name(scratch: &Path) -> String {
     scratch.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Runs this program again with the same arguments and `--scratch DIR`, and clears up after it.
+/// Runs this program again with the same arguments and `--scratch DIR`, a new directory whose name begins with
+/// `prefix`, and clears up after it.
 ///
 /// # Errors
 /// It cannot be started, or something cannot be removed.
-pub(crate) fn supervise() -> Result<process::ExitCode> {
+pub(crate) fn supervise(prefix: &str) -> Result<process::ExitCode> {
     // Orphans, as containerd's shims are, come to this process and are found as its descendants.
     prctl::set_child_subreaper(true).context("become the parent of orphans")?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -53,7 +54,7 @@ pub(crate) fn supervise() -> Result<process::ExitCode> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut hangup = signal(SignalKind::hangup())?;
-        let scratch = Scratch::new("starling-demo-")?;
+        let scratch = Scratch::new(prefix)?;
         let mut worker = start(scratch.path())?;
         let status = tokio::select! {
             status = worker.wait() => Some(status?),
@@ -85,7 +86,7 @@ fn start(scratch: &Path) -> Result<Child> {
         .env("TMPDIR", scratch)
         .process_group(0)
         .spawn()
-        .context("start the demo's process")
+        .context("start the task's process")
 }
 
 /// Ends everything that was started from here, children of children included.
@@ -140,13 +141,17 @@ fn descendants() -> Vec<Pid> {
     found.into_iter().map(Pid::from_raw).collect()
 }
 
-/// Removes the control groups of the container `name`, which runc cannot do once it was ended. They are one
-/// hierarchy, or one for each controller.
+/// Removes the control groups of the containers whose names begin with `name`, which runc cannot do once it was
+/// ended. They are one hierarchy, or one for each controller.
 fn remove_control_groups(name: &str) {
     let root = PathBuf::from("/sys/fs/cgroup");
-    let controllers = fs::read_dir(&root).into_iter().flatten().flatten().map(|entry| entry.path());
-    for hierarchy in controllers.chain([root.clone()]) {
-        // Not there, or not empty: containerd had removed it, or it belongs to someone else.
-        let _ = fs::remove_dir(hierarchy.join("default").join(name));
+    let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    for hierarchy in entries(&root).chain([root.clone()]) {
+        for group in entries(&hierarchy.join("default")) {
+            if group.file_name().is_some_and(|group| group.to_string_lossy().starts_with(name)) {
+                // Not there, or not empty: containerd had removed it, or it belongs to someone else.
+                let _ = fs::remove_dir(group);
+            }
+        }
     }
 }
