@@ -81,6 +81,10 @@ pub(crate) struct Args {
     /// A file that lists paths, one on a line, which are fetched first, in this order.
     #[arg(long, value_name = "FILE")]
     prioritize: Option<PathBuf>,
+    /// Fetch first what starts read, in their order: FILE as `starling profile export` wrote it, or an image that has a
+    /// profile in its registry. Comes after what --prioritize lists.
+    #[arg(long, value_name = "FILE|IMAGE")]
+    profile: Option<String>,
     /// Also convert layers that are eStargz layers already.
     #[arg(long)]
     force: bool,
@@ -114,7 +118,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
             chunk_size: args.chunk_size,
             pack_size: args.pack,
             level,
-            prioritized: args.prioritize.as_deref().map(read_list).transpose()?.unwrap_or_default(),
+            prioritized: prioritized(&args)?,
         },
         progress: Progress::new(args.quiet),
         interrupted: stop_on_signal(&runtime),
@@ -239,6 +243,16 @@ fn missed(outcomes: &HashMap<Digest, Outcome>) -> Vec<String> {
         Outcome::Plain(_) => None,
     });
     lists.reduce(|all, next| &all & &next).unwrap_or_default().into_iter().collect()
+}
+
+/// The files that are fetched first.
+fn prioritized(args: &Args) -> Result<Vec<String>> {
+    let mut files = args.prioritize.as_deref().map(read_list).transpose()?.unwrap_or_default();
+    if let Some(profile) = &args.profile {
+        let document = crate::profile::find(profile, args.platform.first().cloned(), &args.insecure)?;
+        files.extend(document.files().into_iter().map(str::to_owned));
+    }
+    Ok(files)
 }
 
 fn read_list(path: &Path) -> Result<Vec<String>> {

@@ -1,4 +1,4 @@
-//! starling, the command for people: pull, mount, convert, inspect, status, explain.
+//! starling, the command for people: pull, mount, convert, inspect, profile, status, explain.
 //!
 //! Every subcommand is a module with an `Args` and a `run`; results go to standard output (as JSON with
 //! `--json`), progress and messages to standard error.
@@ -13,6 +13,7 @@ mod explain;
 mod inspect;
 mod mount;
 mod output;
+mod profile;
 mod progress;
 mod pull;
 mod status;
@@ -36,6 +37,7 @@ enum Command {
     Explain(explain::Args),
     Inspect(inspect::Args),
     Mount(mount::Args),
+    Profile(profile::Args),
     Pull(Box<pull::Args>),
     Status(status::Args),
 }
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => explain::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Mount(args) => mount::run(args),
+        Command::Profile(args) => profile::run(args),
         Command::Pull(args) => pull::run(*args),
         Command::Status(args) => status::run(args),
     };

@@ -29,6 +29,7 @@ mod manifest;
 mod payload;
 mod push;
 mod reference;
+mod referrers;
 mod transport;
 
 pub use backoff::RetryPolicy;
@@ -45,3 +46,4 @@ pub use layout::{InvalidLayout, OciLayout};
 pub use manifest::{Descriptor, Index, Manifest, ManifestError, Parsed, Platform, media_type};
 pub use push::Mounted;
 pub use reference::{InvalidReference, Reference};
+pub use referrers::Referrer;

@@ -1,7 +1,7 @@
 //! What people can ask a running daemon: HTTP with JSON on a unix socket that only its user may connect to.
 //!
-//! `/status` is a [`Status`], `/metrics` Prometheus' text, `/healthz` says `ok` while the daemon answers. Nothing here
-//! changes anything. `metrics_address` serves `/metrics` alone, by TCP.
+//! `/status` is a [`Status`], `/metrics` Prometheus' text, `/profile?image=NAME` a [`Document`], `/healthz` says `ok` while
+//! the daemon answers. Nothing here changes anything. `metrics_address` serves `/metrics` alone, by TCP.
 
 mod client;
 mod status;
@@ -10,25 +10,28 @@ use std::{future::Future, io, sync::Arc};
 
 use axum::{
     Json, Router,
-    http::{StatusCode, header},
-    response::IntoResponse,
+    http::{StatusCode, Uri, header},
+    response::{IntoResponse, Response},
     routing::get,
 };
 use tokio::net::{TcpListener, UnixListener};
 
-pub use client::{AskError, ask_metrics, ask_status};
+pub use client::{AskError, ask_metrics, ask_profile, ask_status};
 pub use status::{
     FilesStatus, ImageLayerStatus, ImageStatus, LayerStatus, MemoryStatus, OutcomeStatus, RegistryStatus,
     Status,
 };
 
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, profile::Document};
 
 /// The name of the admin socket, in the directory of the socket for containerd.
 pub const SOCKET_NAME: &str = "admin.sock";
 
 /// Makes a status when somebody asks.
 pub type Reporter = Arc<dyn Fn() -> Status + Send + Sync>;
+
+/// Tells what is known of the image with a name, or why nothing is.
+pub type Profiler = Arc<dyn Fn(&str) -> Result<Document, String> + Send + Sync>;
 
 /// Serves the admin socket until `shutdown` is ready. `metrics` are none if the configuration says so.
 ///
@@ -37,6 +40,7 @@ pub type Reporter = Arc<dyn Fn() -> Status + Send + Sync>;
 pub async fn serve(
     listener: UnixListener,
     reporter: Reporter,
+    profiler: Profiler,
     metrics: Option<Metrics>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
@@ -49,8 +53,27 @@ pub async fn serve(
             }
         }
     };
-    let router = Router::new().route("/status", get(status)).route("/healthz", get(|| async { "ok\n" }));
+    let profile = move |uri: Uri| {
+        let profiler = Arc::clone(&profiler);
+        async move { profile(&profiler, &uri).await }
+    };
+    let router = Router::new().route("/status", get(status)).route("/profile", get(profile));
+    let router = router.route("/healthz", get(|| async { "ok\n" }));
     axum::serve(listener, router.merge(pages(metrics))).with_graceful_shutdown(shutdown).await
+}
+
+async fn profile(profiler: &Profiler, uri: &Uri) -> Response {
+    let query = uri.query().unwrap_or_default();
+    let mut parameters = url::form_urlencoded::parse(query.as_bytes());
+    let Some((_, image)) = parameters.find(|(name, _)| name == "image") else {
+        return (StatusCode::BAD_REQUEST, "name the image: /profile?image=NAME").into_response();
+    };
+    let (profiler, image) = (Arc::clone(profiler), image.into_owned());
+    match tokio::task::spawn_blocking(move || profiler(&image)).await {
+        Ok(Ok(document)) => Json(document).into_response(),
+        Ok(Err(reason)) => (StatusCode::NOT_FOUND, reason).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
 }
 
 /// Serves `/metrics` by TCP until `shutdown` is ready.

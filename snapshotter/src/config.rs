@@ -117,6 +117,8 @@ pub struct Profile {
     pub record_sec: Seconds,
     /// Bytes of all profiles.
     pub keep: ByteSize,
+    /// Whether profiles are looked for in the registries of images.
+    pub referrers: bool,
 }
 
 /// Opening layers when containerd asks for them.
@@ -280,7 +282,7 @@ impl Default for Config {
                 max_window: ByteSize(8 << 20),
                 background_window: ByteSize(4 << 20),
             },
-            profile: Profile { record_sec: Seconds(180), keep: ByteSize(64 << 20) },
+            profile: Profile { record_sec: Seconds(180), keep: ByteSize(64 << 20), referrers: true },
             prepare: Prepare {
                 deadline_sec: Seconds(30),
                 early_layers: 256,

@@ -181,7 +181,10 @@ impl Daemon {
         let (tell, told) = watch::channel(());
         let metrics = (!self.no_prometheus).then(|| self.metrics.clone());
         let reporter = self.reporter();
-        let admin = admin::serve(self.sockets.admin, reporter, metrics.clone(), until(told.clone()));
+        let remote = Arc::clone(&self.remote);
+        let profiler: admin::Profiler = Arc::new(move |image| remote.image_profile(image));
+        let admin =
+            admin::serve(self.sockets.admin, reporter, profiler, metrics.clone(), until(told.clone()));
         let containerd =
             server::serve(self.sockets.containerd, self.snapshots, self.metrics.clone(), until(told.clone()));
         let mut tasks = JoinSet::new();

@@ -24,6 +24,7 @@ pub mod mounts;
 pub mod name;
 pub mod overlay;
 pub mod process;
+pub mod profile;
 pub mod remote;
 pub mod server;
 pub mod service;

@@ -16,6 +16,7 @@ mod journal;
 mod labels;
 mod manifest;
 mod opener;
+mod profiles;
 mod reasons;
 mod removal;
 mod report;
@@ -46,6 +47,7 @@ use self::{
     journal::Journal,
     labels::Wanted,
     opener::{Opener, Target},
+    profiles::Lookups,
     removal::Removal,
     slots::Slots,
 };
@@ -72,6 +74,7 @@ pub struct RemoteLayers {
     journal: Arc<Journal>,
     metrics: Metrics,
     fetching: Fetching,
+    lookups: Arc<Lookups>,
     /// Shared by Prepares; taken alone to delete layers that were opened ahead and not wanted.
     preparing: RwLock<()>,
 }
@@ -98,6 +101,8 @@ pub struct Parts {
 struct Fetching {
     prefetch: bool,
     prefetch_size: u64,
+    /// Whether profiles are looked for in registries.
+    referrers: bool,
     background: bool,
 }
 
@@ -144,8 +149,10 @@ impl RemoteLayers {
             fetching: Fetching {
                 prefetch: !config.noprefetch,
                 prefetch_size: config.prefetch_size.0,
+                referrers: config.profile.referrers && !config.noprefetch,
                 background: !config.no_background_fetch,
             },
+            lookups: Arc::default(),
             preparing: RwLock::new(()),
         });
         remote.restore(parts.snapshots);
@@ -170,6 +177,11 @@ impl RemoteLayers {
             wanted.clone(),
             manifest.clone(),
         ));
+        if let (Some(digest), Some(manifest), true) = (wanted.manifest, &manifest, self.fetching.referrers) {
+            let (wanted, reference) = (wanted.clone(), reference.clone());
+            let subject = profiles::Subject { reference, wanted, digest, manifest: manifest.clone() };
+            tokio::spawn(Arc::clone(&self.lookups).run(Arc::clone(&self.opener), subject));
+        }
         let described = match (wanted.toc, manifest) {
             // Nobody waits for what is only good to know.
             (Some(_), manifest) => manifest.and_then(|flight| flight.peek().cloned()).and_then(Result::ok),
@@ -295,12 +307,13 @@ async fn look_ahead(
                     continue;
                 };
                 let (key, spelled) = (LayerKey { blob, toc }, wanted.reference.clone());
-                opener.open_ahead(Target {
+                let ahead = opener.open_ahead(Target {
                     key,
                     spelled,
                     reference: reference.clone(),
                     size: Some(layer.size),
                 });
+                drop(ahead);
             }
             // A layer of this image has a table of contents, so the others probably have.
             None if wanted.toc.is_some() => opener.read_early(&wanted.reference, &reference, blob),

@@ -6,6 +6,8 @@
 mod image;
 #[path = "lazy/node.rs"]
 mod node;
+#[path = "lazy/profiles.rs"]
+mod profiles;
 
 use std::{fs, io::Write, time::Duration};
 

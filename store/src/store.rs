@@ -95,6 +95,11 @@ impl Store {
         files::keys(&self.dir)
     }
 
+    /// Whether anything is known about the order in which a layer is read, open or not. Looks at the disk.
+    pub fn has_profile(&self, key: &LayerKey) -> bool {
+        self.engine.shelf.has(*key)
+    }
+
     /// Deletes a layer's files, but for its profile. Whoever holds the layer can go on reading.
     pub fn remove(&self, key: &LayerKey) -> Result<(), StoreError> {
         self.alone_with(*key, || {

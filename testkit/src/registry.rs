@@ -45,6 +45,8 @@ pub struct RegistryOptions {
     pub redirect: Redirect,
     /// Delay and bandwidth.
     pub shaping: Shaping,
+    /// Behave as a registry of before OCI 1.1, which knows nothing of referrers.
+    pub no_referrers: bool,
     /// Serve HTTPS (HTTP/1.1 and HTTP/2) with a certificate of a private authority.
     pub tls: bool,
 }
@@ -156,6 +158,11 @@ impl TestRegistry {
     /// The directory is not a layout, or holds no such tag.
     pub fn add_layout(&self, layout: &Path, layout_tag: &str, repository: &str, tag: &str) -> Result<String> {
         self.contents().add_layout(layout, layout_tag, repository, tag)
+    }
+
+    /// Changes whether referrers are known.
+    pub fn set_no_referrers(&self, no_referrers: bool) {
+        self.state.behaviour.lock().no_referrers = no_referrers;
     }
 
     /// Forgets a tag.

@@ -11,4 +11,5 @@ mod origin;
 mod push;
 mod ranges;
 mod redirects;
+mod referrers;
 mod tls;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::Status;
+use crate::profile::Document;
 
 /// A daemon answers from memory; one that takes longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -26,6 +27,9 @@ pub enum AskError {
         #[source]
         source: io::Error,
     },
+    /// The daemon does not know what it was asked for.
+    #[error("{0}")]
+    Unknown(String),
     /// The answer is not what a daemon says.
     #[error("what answers on {path} is not starlingd, or is of another version: {answer}")]
     Unexpected {
@@ -54,12 +58,26 @@ pub fn ask_metrics(socket: &Path) -> Result<String, AskError> {
     ask(socket, "/metrics")
 }
 
+/// What the daemon whose admin socket is `socket` knows of the order in which `image` is read.
+///
+/// # Errors
+/// No daemon answers, or it knows nothing of the image.
+pub fn ask_profile(socket: &Path, image: &str) -> Result<Document, AskError> {
+    let query: String = url::form_urlencoded::byte_serialize(image.as_bytes()).collect();
+    let body = ask(socket, &format!("/profile?image={query}"))?;
+    serde_json::from_str(&body)
+        .map_err(|error| AskError::Unexpected { path: socket.to_owned(), answer: error.to_string() })
+}
+
 fn ask(socket: &Path, page: &str) -> Result<String, AskError> {
     let answer =
         exchange(socket, page).map_err(|source| AskError::Unreachable { path: socket.to_owned(), source })?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
-    if head.split(' ').nth(1) == Some("200") {
-        return Ok(body.to_owned());
+    match head.split(' ').nth(1) {
+        Some("200") => return Ok(body.to_owned()),
+        // An unknown page has no text, an unknown image a reason.
+        Some("404") if !body.is_empty() => return Err(AskError::Unknown(body.to_owned())),
+        _ => {}
     }
     Err(AskError::Unexpected { path: socket.to_owned(), answer: answer.chars().take(200).collect() })
 }

@@ -217,6 +217,12 @@ pub(super) static KEYS: &[Key] = &[
         "Disk for recorded profiles, which outlive their layers; the least recently useful ones go first.",
     ),
     own(
+        "profile.referrers",
+        ANY,
+        |c| &mut c.profile.referrers,
+        "Look for a profile in the registry of an image of which nothing was recorded yet, in the background.",
+    ),
+    own(
         "prepare.deadline_sec",
         1..=600,
         |c| &mut c.prepare.deadline_sec,

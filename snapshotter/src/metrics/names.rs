@@ -96,6 +96,13 @@ pub const FETCH_REQUESTS: Metric = counter(
     &["class"],
     "Range requests made for layers, by the class they were begun for",
 );
+/// Profiles looked for.
+pub const PROFILE_LOOKUPS: Metric = counter(
+    "starling_profile_lookups",
+    "images",
+    &["outcome"],
+    "Images whose profile was looked for in their registry: found, none there, refused or failed",
+);
 /// Chunks that did not match.
 pub const VERIFY_FAILURES: Metric =
     counter("starling_verify_failures", "chunks", &[], "Chunks whose bytes did not match their digest");
@@ -217,6 +224,7 @@ pub const ALL: &[&Metric] = &[
     &READ_MISSES,
     &FETCHED_BYTES,
     &FETCH_REQUESTS,
+    &PROFILE_LOOKUPS,
     &VERIFY_FAILURES,
     &MEMORY_IN_FLIGHT,
     &EARLY_LAYERS,

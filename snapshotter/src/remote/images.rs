@@ -62,6 +62,12 @@ impl Images {
         })
     }
 
+    /// The manifest `digest`, if it is on disk.
+    pub(super) fn kept(&self, digest: Digest) -> Option<Manifest> {
+        let bytes = read_checked(&self.path(digest).join("manifest.json"), digest)?;
+        Manifest::parse(&bytes).ok()
+    }
+
     /// Deletes the documents of images none of whose layers is in `blobs`.
     pub(super) fn forget_unused(&self, blobs: &BTreeSet<Digest>) -> io::Result<()> {
         let entries = match fs::read_dir(&self.directory) {

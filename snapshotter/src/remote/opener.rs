@@ -78,9 +78,9 @@ impl Opener {
         self.flight(target, false)
     }
 
-    /// Opens a layer that nobody has asked for yet.
-    pub(super) fn open_ahead(self: &Arc<Self>, target: Target) {
-        drop(self.flight(target, true));
+    /// Opens a layer that nobody has asked for yet, whether the result is waited for or not.
+    pub(super) fn open_ahead(self: &Arc<Self>, target: Target) -> Flight {
+        self.flight(target, true)
     }
 
     /// Reads the end of a blob whose table of contents nobody has named yet.

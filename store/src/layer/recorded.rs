@@ -6,7 +6,7 @@ use std::sync::atomic::{
 };
 
 use super::Layer;
-use crate::{LayerKey, Profile, engine::Engine, files::LayerFiles, profile::Recorder};
+use crate::{Access, LayerKey, Profile, engine::Engine, files::LayerFiles, profile::Recorder};
 
 /// What is done about a layer's profile from now on.
 #[derive(Debug)]
@@ -51,7 +51,20 @@ impl Layer {
         self.engine.shelf.get(self.key)
     }
 
-    /// Adds what was recorded, or learnt elsewhere, to the profile.
+    /// Adds what others recorded to the profile. Says whether anything is new.
+    pub fn learn(&self, accesses: &[Access]) -> bool {
+        let count = self.files.index.chunk_count();
+        let ours: Vec<_> = accesses.iter().filter(|access| access.chunk.0 < count).copied().collect();
+        let mut news = false;
+        self.engine.shelf.change(self.key, |profile| {
+            news = profile.add(&ours);
+            news
+        });
+        self.recording.profiled.fetch_or(news, Release);
+        news
+    }
+
+    /// Adds what was recorded to the profile.
     pub(crate) fn save_profile(&self) {
         let Some(unsaved) = self.recording.recorder.unsaved() else { return };
         self.engine.shelf.change(self.key, |profile| {

@@ -34,6 +34,11 @@ impl Shelf {
         Ok(Self { dir, limit, writing: Mutex::new(()) })
     }
 
+    /// Whether there is a file for a layer.
+    pub(crate) fn has(&self, key: LayerKey) -> bool {
+        self.path(key).exists()
+    }
+
     /// The profile of a layer, if there is one that can be used.
     pub(crate) fn get(&self, key: LayerKey) -> Option<Profile> {
         let path = self.path(key);

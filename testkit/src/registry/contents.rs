@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result};
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// One blob.
 #[derive(Debug, Clone)]
@@ -93,6 +93,32 @@ impl Contents {
 
     pub(super) fn manifest(&self, repository: &str, reference: &str) -> Option<&Manifest> {
         self.manifests.get(&(repository.to_owned(), reference.to_owned()))
+    }
+
+    /// Descriptors of the manifests whose subject is `subject`, as an index lists them.
+    pub(super) fn referrers(
+        &self,
+        repository: &str,
+        subject: &str,
+        artifact_type: Option<&str>,
+    ) -> Vec<Value> {
+        let of_repository =
+            self.manifests.iter().filter(|((name, by), _)| name == repository && by.contains(':'));
+        let listed = of_repository.filter_map(|(_, manifest)| {
+            let parsed: Value = serde_json::from_slice(&manifest.bytes).ok()?;
+            let kind = parsed["artifactType"].as_str().unwrap_or_default().to_owned();
+            let is_wanted = artifact_type.is_none_or(|wanted| wanted == kind);
+            (is_wanted && parsed.pointer("/subject/digest")?.as_str()? == subject).then(|| {
+                json!({
+                    "mediaType": manifest.media_type,
+                    "digest": manifest.digest,
+                    "size": manifest.bytes.len(),
+                    "artifactType": kind,
+                    "annotations": parsed["annotations"],
+                })
+            })
+        });
+        listed.collect()
     }
 
     pub(super) fn delete_tag(&mut self, repository: &str, tag: &str) {

@@ -205,6 +205,7 @@ fn route(
             upload::manifest(state, repository, reference, &parts.headers, received)
         }
         What::Manifest(reference) => manifest(state, repository, reference, entry, &parts.method),
+        What::Referrers(subject) => referrers(state, repository, subject, query),
         What::Upload(number) => upload::blob(state, repository, number, &parts.method, query, &received),
         What::Blob(digest) => match redirect(state, digest) {
             Some(response) if parts.method == Method::GET => response,
@@ -220,6 +221,7 @@ enum What<'a> {
     Manifest(&'a str),
     Blob(&'a str),
     Upload(&'a str),
+    Referrers(&'a str),
     Unknown,
 }
 
@@ -236,6 +238,9 @@ fn split(path: &str) -> (&str, What<'_>) {
     }
     if let Some((repository, reference)) = path.rsplit_once("/manifests/") {
         return (repository, What::Manifest(reference));
+    }
+    if let Some((repository, subject)) = path.rsplit_once("/referrers/") {
+        return (repository, What::Referrers(subject));
     }
     match path.strip_suffix("/tags/list") {
         Some(repository) => (repository, What::Tags),
@@ -262,6 +267,19 @@ fn manifest(
         response.headers_mut().insert("docker-content-digest", value);
     }
     response
+}
+
+/// What refers to `subject`, as an index.
+fn referrers(state: &State, repository: &str, subject: &str, query: &str) -> Response<Body> {
+    const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    if state.behaviour.lock().no_referrers {
+        return body::empty(StatusCode::NOT_FOUND);
+    }
+    let mut parameters = url::form_urlencoded::parse(query.as_bytes());
+    let wanted = parameters.find(|(key, _)| key == "artifactType").map(|(_, value)| value.into_owned());
+    let listed = state.contents.lock().referrers(repository, subject, wanted.as_deref());
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": listed });
+    body::full(StatusCode::OK, INDEX, index.to_string().into())
 }
 
 /// The redirect that a blob request is answered with, if that is how the registry behaves.

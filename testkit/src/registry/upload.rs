@@ -64,10 +64,17 @@ pub(super) fn manifest(
     received: Bytes,
 ) -> Response<Body> {
     let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let subject = serde_json::from_slice::<serde_json::Value>(&received)
+        .ok()
+        .and_then(|manifest| Some(manifest.pointer("/subject/digest")?.as_str()?.to_owned()));
     let digest = state.contents.lock().add_manifest(repository, reference, media_type, received);
     let mut response = at(StatusCode::CREATED, &format!("/v2/{repository}/manifests/{digest}"));
     if let Ok(value) = digest.parse() {
         response.headers_mut().insert("docker-content-digest", value);
+    }
+    let subject = subject.filter(|_| !state.behaviour.lock().no_referrers);
+    if let Some(value) = subject.and_then(|subject| subject.parse().ok()) {
+        response.headers_mut().insert("oci-subject", value);
     }
     response
 }
