@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+mod closure;
 pub mod config;
 pub mod daemon;
 pub mod directories;

@@ -149,7 +149,7 @@ impl RemoteLayers {
             fetching: Fetching {
                 prefetch: !config.noprefetch,
                 prefetch_size: config.prefetch_size.0,
-                referrers: config.profile.referrers && !config.noprefetch,
+                referrers: config.profile.referrers,
                 background: !config.no_background_fetch,
             },
             lookups: Arc::default(),
@@ -177,9 +177,11 @@ impl RemoteLayers {
             wanted.clone(),
             manifest.clone(),
         ));
-        if let (Some(digest), Some(manifest), true) = (wanted.manifest, &manifest, self.fetching.referrers) {
+        if let (Some(digest), Some(manifest), true) = (wanted.manifest, &manifest, self.fetching.prefetch) {
             let (wanted, reference) = (wanted.clone(), reference.clone());
-            let subject = profiles::Subject { reference, wanted, digest, manifest: manifest.clone() };
+            let (images, ask) = (Arc::clone(&self.images), self.fetching.referrers);
+            let manifest = manifest.clone();
+            let subject = profiles::Subject { reference, wanted, digest, manifest, images, ask };
             tokio::spawn(Arc::clone(&self.lookups).run(Arc::clone(&self.opener), subject));
         }
         let described = match (wanted.toc, manifest) {

@@ -27,6 +27,8 @@ pub(super) type Flight = flights::Flight<Result<Arc<Manifest>, FallBack>>;
 
 /// How long a failure is remembered, so that the layers of one pull do not all ask again.
 const FAILURE_LIFETIME: Duration = Duration::from_secs(10);
+/// How long a configuration is waited for that is being fetched.
+const CONFIG_PATIENCE: Duration = Duration::from_secs(10);
 /// Manifests that are kept in memory; the others are on disk.
 const MOST_IN_MEMORY: usize = 256;
 
@@ -66,6 +68,21 @@ impl Images {
     pub(super) fn kept(&self, digest: Digest) -> Option<Manifest> {
         let bytes = read_checked(&self.path(digest).join("manifest.json"), digest)?;
         Manifest::parse(&bytes).ok()
+    }
+
+    /// The configuration of the image `digest`, soon after its manifest was asked for.
+    pub(super) async fn config(self: &Arc<Self>, digest: Digest, config: Digest) -> Option<Vec<u8>> {
+        let path = self.path(digest).join("config.json");
+        let began = std::time::Instant::now();
+        loop {
+            let path = path.clone();
+            let read = blocking(move || read_checked(&path, config)).await;
+            // It is fetched already; nobody waits for this.
+            if read.is_some() || began.elapsed() > CONFIG_PATIENCE {
+                return read;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Deletes the documents of images none of whose layers is in `blobs`.

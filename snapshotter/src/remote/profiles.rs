@@ -1,7 +1,8 @@
 //! Profiles of images: given out, and looked for where the image is.
 //!
 //! An image some of whose layers nothing is known of may have a profile in its registry. It is asked for once for each
-//! pull, in the background: no Prepare waits for it, and no failure is worth more than a line in the log.
+//! pull, in the background: no Prepare waits for it, and no failure is worth more than a line in the log. Meanwhile an
+//! image of which nothing is known at all is looked at for what its entry point needs.
 
 use std::{
     collections::HashMap,
@@ -19,12 +20,15 @@ use store::{Layer, LayerKey, PlanId};
 
 use super::{
     RemoteLayers,
-    images::{self, blocking},
+    images::{self, Images, blocking},
     labels::Wanted,
     manifest::Manifest,
     opener::{Opener, Target},
 };
-use crate::profile::{self, Document, PullError};
+use crate::{
+    closure,
+    profile::{self, Document, PullError},
+};
 
 /// The layers of one pull all ask; their image is looked up once in this time.
 const ONCE_IN: Duration = Duration::from_secs(60);
@@ -46,12 +50,15 @@ pub(super) enum Outcome {
 }
 
 /// An image whose profile is looked for.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Subject {
     pub(super) reference: Reference,
     pub(super) wanted: Wanted,
     pub(super) digest: Digest,
     pub(super) manifest: images::Flight,
+    pub(super) images: Arc<Images>,
+    /// Whether its registry is asked for a profile.
+    pub(super) ask: bool,
 }
 
 // === impl Lookups ===
@@ -73,22 +80,29 @@ impl Lookups {
         asked.insert(image, now).is_none()
     }
 
-    /// Looks for a profile of the image, unless all its layers have one, and follows it.
+    /// Looks for a profile of the image, unless all its layers have one, and follows it. An image of which nothing at
+    /// all is known gets what its entry point needs.
     pub(super) async fn run(self: Arc<Self>, opener: Arc<Opener>, subject: Subject) {
         if !self.is_due(subject.digest) {
             return;
         }
         let Ok(manifest) = subject.manifest.clone().await else { return };
-        let mut unknown = targets(&manifest, &subject);
-        let store = Arc::clone(&opener.store);
+        let all = targets(&manifest, &subject);
+        let (store, mut unknown) = (Arc::clone(&opener.store), all.clone());
         unknown = blocking(move || {
             unknown.retain(|target| !store.has_profile(&target.key));
             unknown
         })
         .await;
-        if unknown.is_empty() {
-            return;
+        if unknown.len() == all.len() {
+            tokio::spawn(begin(Arc::clone(&opener), Arc::clone(&manifest), subject.clone()));
         }
+        if !unknown.is_empty() && subject.ask {
+            self.ask(&opener, &manifest, &subject, unknown).await;
+        }
+    }
+
+    async fn ask(&self, opener: &Arc<Opener>, manifest: &Manifest, subject: &Subject, unknown: Vec<Target>) {
         let layers: Vec<_> = manifest.layers.iter().map(|layer| (layer.blob, layer.toc)).collect();
         let found = profile::pull(&opener.registry, &subject.reference, subject.digest, &layers).await;
         let (outcome, document) = match found {
@@ -104,9 +118,28 @@ impl Lookups {
             count.fetch_add(1, Relaxed);
         }
         if let Some(document) = document {
-            follow(&opener, Arc::new(document), unknown, subject.wanted.plan());
+            follow(opener, Arc::new(document), unknown, subject.wanted.plan());
         }
     }
+}
+
+/// Fetches what the entry point of an image needs, unless its author has marked what is needed.
+async fn begin(opener: Arc<Opener>, manifest: Arc<Manifest>, subject: Subject) {
+    let opening: Vec<_> =
+        targets(&manifest, &subject).into_iter().map(|target| opener.open_ahead(target)).collect();
+    let mut layers = Vec::new();
+    for opening in opening {
+        // A layer that is not lazy hides nothing that matters here.
+        layers.extend(opening.await);
+    }
+    if layers.is_empty() || layers.iter().any(|layer| layer.index().prefetch_end().is_some_and(|end| end > 0))
+    {
+        return;
+    }
+    let Some(config) = manifest.config else { return };
+    let Some(config) = subject.images.config(subject.digest, config).await else { return };
+    let files = closure::fetch(&config, &layers, subject.wanted.plan()).await;
+    tracing::debug!(image = %subject.reference, files, "fetched what the entry point needs");
 }
 
 /// The layers of an image that can be lazy.

@@ -134,7 +134,7 @@ impl Source for RemoteLayers {
         samples.value(&names::VERIFY_FAILURES, sums.verify_failures);
         samples.value(&names::MEMORY_IN_FLIGHT, self.opener.store.memory_in_use());
         let lookups = self.lookups.counts().map(|(outcome, count)| (outcome.to_owned(), count));
-        samples.labelled(&names::PROFILE_LOOKUPS, lookups.into_iter());
+        samples.labelled(&names::PROFILE_LOOKUPS, lookups);
         let (layers, bytes) = self.opener.early.size();
         samples.value(&names::EARLY_LAYERS, layers);
         samples.value(&names::EARLY_BYTES, bytes);

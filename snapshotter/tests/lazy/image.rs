@@ -46,8 +46,13 @@ impl Layer {
         let contents: Vec<_> = (0..files).map(content).collect();
         let files: BTreeMap<_, _> =
             contents.into_iter().enumerate().map(|(n, bytes)| (format!("usr/file-{n}"), bytes)).collect();
+        Self::of(registry, &archive(&files), files)
+    }
+
+    /// The layer of a tar archive that holds `files`, and what else.
+    pub(crate) fn of(registry: &TestRegistry, archive: &[u8], files: BTreeMap<String, Vec<u8>>) -> Self {
         let options = Options { chunk_size: NonZeroU64::new(64 << 10).unwrap(), ..Options::default() };
-        let built = build(&archive(&files), &options).unwrap();
+        let built = build(archive, &options).unwrap();
         let size = built.blob.len() as u64;
         let blob = Digest::of(&built.blob);
         registry.add_blob(built.blob);
@@ -84,7 +89,12 @@ pub(crate) fn archive(files: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {
 impl Image {
     /// Puts an image of `layers` into the registry.
     pub(crate) fn push(registry: &TestRegistry, name: &str, layers: Vec<Layer>) -> Self {
-        let config = registry.add_blob(format!("{{\"name\":\"{name}\"}}"));
+        Self::push_with(registry, name, &format!("{{\"name\":\"{name}\"}}"), layers)
+    }
+
+    /// Puts an image of `layers` with this configuration into the registry.
+    pub(crate) fn push_with(registry: &TestRegistry, name: &str, config: &str, layers: Vec<Layer>) -> Self {
+        let config = registry.add_blob(config.to_owned());
         let descriptors: Vec<_> = layers
             .iter()
             .map(|layer| {

@@ -1,6 +1,6 @@
 //! What one start reads is fetched ahead at the next cold one: on this machine, and on others through the registry.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
 
 use estargz::Digest;
 use nix::sys::signal::Signal;
@@ -189,4 +189,88 @@ async fn a_profile_of_something_else_is_refused() {
     assert_eq!(planned(&victim), 0);
     let error = ask_profile(&victim.daemon.admin(), "registry.example/unknown:1").unwrap_err();
     assert!(error.to_string().contains("no pull of"), "{error}");
+}
+
+/// A layer with this host's files, and with links.
+fn of_host(registry: &TestRegistry, files: &[(&str, Vec<u8>)], links: &[(&str, &str)]) -> Layer {
+    let files: BTreeMap<_, _> = files.iter().map(|(name, data)| ((*name).to_owned(), data.clone())).collect();
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, data) in &files {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o755);
+        header.set_size(data.len() as u64);
+        tar.append_data(&mut header, name, data.as_slice()).unwrap();
+    }
+    for (name, target) in links {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        tar.append_link(&mut header, name, target).unwrap();
+    }
+    Layer::of(registry, &tar.into_inner().unwrap(), files)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_entry_point_needs_is_fetched_when_nothing_else_is_known() {
+    skip_unless!(requires::fuse());
+    let host = |path: &str| fs::read(path).unwrap_or_default();
+    let (program, loader) = (host("/usr/bin/true"), host("/lib64/ld-linux-x86-64.so.2"));
+    let libc = host("/lib/x86_64-linux-gnu/libc.so.6");
+    let elsewhere = program.is_empty() || libc.is_empty() || loader.is_empty();
+    skip_unless!(elsewhere.then_some("this host's programs are not where Debian has them"));
+    let registry = registry();
+    let noise = |seed| Layer::new(&registry, seed, 1, 100_000).files["usr/file-0"].clone();
+    let list = b"include ld.so.conf.d/*.conf\n".to_vec();
+    let low = of_host(
+        &registry,
+        &[
+            ("usr/lib64/ld-linux-x86-64.so.2", loader),
+            ("opt/libs/libc.so.6", libc),
+            ("etc/ld.so.conf", list),
+            ("etc/ld.so.conf.d/own.conf", b"# ours\n/opt/libs\n".to_vec()),
+            ("usr/bin/tool", noise(400)),
+            ("usr/share/low", noise(401)),
+        ],
+        &[("lib64", "usr/lib64")],
+    );
+    let high = of_host(
+        &registry,
+        &[
+            ("usr/bin/tool", program),
+            ("srv/entry", b"#!/usr/bin/env -S A=1 tool\n".to_vec()),
+            ("usr/bin/env-real", noise(402)),
+            ("usr/share/high", noise(403)),
+        ],
+        &[("start", "../srv/./entry"), ("usr/bin/env", "env-real")],
+    );
+    let config = r#"{"config":{"Entrypoint":["start"],"Env":["PATH=/nowhere:/:/usr/bin"]}}"#;
+    let image = Image::push_with(&registry, "entry", config, vec![low, high]);
+    let mut node = Node::start(QUIET).await;
+    node.pull(&image).await;
+    let complete = |node: &Node, n: usize, path: &str| {
+        let name = image.layers[n].files[path].clone();
+        let before = misses(node);
+        fs::read(node.path(&image.layers[n]).join(path)).unwrap() == name && misses(node) == before
+    };
+    let needed: u64 = [
+        (0, "usr/lib64/ld-linux-x86-64.so.2"),
+        (0, "opt/libs/libc.so.6"),
+        (1, "usr/bin/tool"),
+        (1, "srv/entry"),
+    ]
+    .iter()
+    .map(|(layer, path)| image.layers[*layer].files[*path].len() as u64)
+    .sum();
+    let present =
+        |node: &Node| -> u64 { node.status().layers.iter().map(|layer| layer.files.bytes_present).sum() };
+    node.eventually("the entry point's files are here", |node| present(node) >= needed).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for path in ["usr/lib64/ld-linux-x86-64.so.2", "opt/libs/libc.so.6", "etc/ld.so.conf"] {
+        assert!(complete(&node, 0, path), "{path}");
+    }
+    for path in ["usr/bin/tool", "srv/entry", "usr/bin/env-real"] {
+        assert!(complete(&node, 1, path), "{path}");
+    }
+    assert!(!complete(&node, 0, "usr/bin/tool"), "it is hidden by the layer above");
+    assert!(!complete(&node, 0, "usr/share/low") && !complete(&node, 1, "usr/share/high"));
 }

@@ -77,19 +77,19 @@ impl View<'_> {
             let (Some(first), Some(last)) = (members.first(), members.last()) else { return };
             let (start, end) = (first.span.start, last.span.end);
             let Ok(place) = self.chunk(chunk) else { return };
+            // Chunks of a member come with the first of them.
+            if (start..end).contains(&place.member_start) {
+                continue;
+            }
             let gap = match side {
-                After => place.member_start.saturating_sub(end),
-                Before => start.saturating_sub(place.member_end),
+                After => place.member_start.checked_sub(end),
+                Before => start.checked_sub(place.member_end),
             };
             let span = end.max(place.member_end) - start.min(place.member_start);
             let full =
                 members.iter().map(|member| member.chunks.len()).sum::<usize>() >= MOST_CHUNKS as usize;
-            if gap > LONGEST_GAP || span > size || full {
+            if gap.is_none_or(|gap| gap > LONGEST_GAP) || span > size || full {
                 return;
-            }
-            // Chunks of a member come with the first of them.
-            if (start..end).contains(&place.member_start) {
-                continue;
             }
             match self.member(chunk) {
                 Some(member) if member.need <= STREAM_LEN => {

@@ -1,13 +1,20 @@
 //! Reading a file of a layer.
 
-use std::{ops::Range, sync::Arc, sync::atomic::Ordering::Relaxed};
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use estargz::{ChunkId, NodeId};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{Layer, miss::Origin};
-use crate::{ReadError, fetch::in_flight::Outcome};
+use crate::{Access, PlanId, ReadError, fetch::in_flight::Outcome};
+
+/// How often somebody who makes a plan looks whether bytes came.
+const PLANNED_PAUSE: Duration = Duration::from_millis(4);
 
 /// Bytes of a file that exist.
 #[derive(Debug, Clone)]
@@ -73,6 +80,36 @@ impl Layer {
             }
         }
         self.assemble(extent, &held).map_err(own)
+    }
+
+    /// Makes the part `range` of a file part of the plan `id`.
+    pub fn plan_part(self: &Arc<Self>, id: PlanId, node: NodeId, range: Range<u64>) {
+        if let Ok(chunks) = self.files.index.chunks_of(node, range) {
+            self.follow(id, chunks.map(|chunk| Access { chunk, at: 0 }).collect());
+        }
+    }
+
+    /// The bytes of a file as far as they exist, fetched as part of the plan `id`. For whoever makes plans: neither
+    /// counted nor recorded as a read, and never in front of one.
+    pub async fn read_planned(
+        self: &Arc<Self>,
+        id: PlanId,
+        node: NodeId,
+        offset: u64,
+        len: usize,
+    ) -> Result<Bytes, ReadError> {
+        let Some(extent) = self.extent(node, offset, len)? else { return Ok(Bytes::new()) };
+        self.plan_part(id, node, extent.range.clone());
+        let began = Instant::now();
+        let limit = self.engine.config.read_timeout;
+        // Joining what is in flight would make it urgent.
+        while !self.is_here(&extent)? {
+            if began.elapsed() > limit {
+                return Err(ReadError::TimedOut(limit));
+            }
+            sleep(PLANNED_PAUSE).await;
+        }
+        self.assemble(&extent, &[])
     }
 
     /// Records that the bytes were wanted, and when.
