@@ -123,6 +123,7 @@ fn every_key_of_stargz_parses_and_works_or_warns() {
 /// Values of all types; the first that a key takes and that is not its default shows that it works.
 const VALUES: &[&str] = &[
     "true",
+    "false",
     "77",
     "\"77MiB\"",
     "\"/run/x.sock\"",

@@ -46,11 +46,15 @@ impl Layer {
         let contents: Vec<_> = (0..files).map(content).collect();
         let files: BTreeMap<_, _> =
             contents.into_iter().enumerate().map(|(n, bytes)| (format!("usr/file-{n}"), bytes)).collect();
-        Self::of(registry, &archive(&files), files)
+        Self::of_archive(registry, &archive(&files), files)
     }
 
     /// The layer of a tar archive that holds `files`, and what else.
-    pub(crate) fn of(registry: &TestRegistry, archive: &[u8], files: BTreeMap<String, Vec<u8>>) -> Self {
+    pub(crate) fn of_archive(
+        registry: &TestRegistry,
+        archive: &[u8],
+        files: BTreeMap<String, Vec<u8>>,
+    ) -> Self {
         let options = Options { chunk_size: NonZeroU64::new(64 << 10).unwrap(), ..Options::default() };
         let built = build(archive, &options).unwrap();
         let size = built.blob.len() as u64;

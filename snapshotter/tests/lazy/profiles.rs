@@ -207,7 +207,7 @@ fn of_host(registry: &TestRegistry, files: &[(&str, Vec<u8>)], links: &[(&str, &
         header.set_size(0);
         tar.append_link(&mut header, name, target).unwrap();
     }
-    Layer::of(registry, &tar.into_inner().unwrap(), files)
+    Layer::of_archive(registry, &tar.into_inner().unwrap(), files)
 }
 
 #[tokio::test(flavor = "multi_thread")]
