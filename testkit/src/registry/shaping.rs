@@ -57,13 +57,57 @@ impl Shaper {
         let takes = Duration::from_secs_f64(bytes as f64 * 8.0 / bits as f64);
         let done = {
             let mut free_at = self.free_at.lock();
-            let now = Instant::now();
-            *free_at = (*free_at).max(now.checked_sub(CATCH_UP).unwrap_or(now)) + takes;
+            *free_at = when_sent(*free_at, Instant::now(), takes);
             *free_at
         };
         // The timer's grain is a millisecond: shorter debts are left to add up.
         if done > Instant::now() + Duration::from_millis(1) {
             tokio::time::sleep_until(done.into()).await;
         }
+    }
+}
+
+/// When a link that is free at `free_at` has sent what it is given `now` and what `takes` so long.
+fn when_sent(free_at: Instant, now: Instant, takes: Duration) -> Instant {
+    free_at.max(now.checked_sub(CATCH_UP).unwrap_or(now)) + takes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_sender_that_wakes_late_keeps_the_pace() {
+        let start = Instant::now();
+        let (mut now, mut free_at) = (start, start);
+        for _ in 0..1000 {
+            free_at = when_sent(free_at, now, MILLISECOND);
+            // The timer wakes it two milliseconds late.
+            if free_at > now + MILLISECOND {
+                now = free_at + 2 * MILLISECOND;
+            }
+        }
+        assert!(now - start <= 1005 * MILLISECOND, "{:?}", now - start);
+        assert!(now - start >= 990 * MILLISECOND, "{:?}", now - start);
+    }
+
+    #[test]
+    fn senders_share_the_link() {
+        let now = Instant::now();
+        let mut free_at = now;
+        for _ in 0..200 {
+            free_at = when_sent(free_at, now, MILLISECOND);
+        }
+        assert_eq!(free_at - now, 200 * MILLISECOND);
+    }
+
+    #[test]
+    fn a_link_that_was_idle_sends_no_more_than_the_rest_of_a_moment_at_once() {
+        let start = Instant::now();
+        let later = start + Duration::from_secs(60);
+        let sent = when_sent(start, later, Duration::from_secs(1));
+        assert!(sent >= later + Duration::from_secs(1) - CATCH_UP);
     }
 }
