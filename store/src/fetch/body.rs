@@ -110,6 +110,7 @@ impl<'a> Body<'a> {
             *member_began += began - paused;
         }
         let limit = self.layer.engine.config.read_timeout;
+        self.window.owes(true);
         loop {
             match timeout(STALL.min(limit), self.stream.next()).await {
                 Ok(Some(Ok(bytes))) if bytes.is_empty() => {}
@@ -117,6 +118,7 @@ impl<'a> Body<'a> {
                     if self.window.class() == Class::Demand {
                         self.busy.resume();
                     }
+                    self.window.owes(false);
                     self.received += bytes.len() as u64;
                     self.layer.counters.received(self.window.class(), bytes.len() as u64);
                     self.held = bytes;

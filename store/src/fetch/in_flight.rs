@@ -104,8 +104,10 @@ impl InFlight {
         for &chunk in chunks {
             if let Some(pending) = table.of(chunk, window) {
                 pending.job = Arc::downgrade(job);
-                waited_for |= pending.waiters.iter().any(|waiter| !waiter.is_closed());
             }
+            // Also of those who wait for the window that this one is a hedge for.
+            let waiters = table.0.get(&chunk).map(|pending| pending.waiters.as_slice());
+            waited_for |= waiters.unwrap_or_default().iter().any(|waiter| !waiter.is_closed());
         }
         if waited_for { Class::Demand } else { window.class().max(Class::ReadAhead) }
     }
@@ -123,6 +125,14 @@ impl InFlight {
             }
         }
         moved
+    }
+
+    /// Which of `chunks` come with `window` and are not being decoded yet.
+    pub(crate) fn not_received(&self, chunks: &[ChunkId], window: &Arc<Window>) -> Vec<ChunkId> {
+        let mut table = self.0.lock();
+        let mut waits =
+            |id: ChunkId| table.of(id, window).is_some_and(|pending| pending.job.strong_count() == 0);
+        chunks.iter().copied().filter(|&id| waits(id)).collect()
     }
 
     /// Number of chunks on their way.

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::{
-    body::Body,
+    body::{Body, STALL},
     budget::Charge,
     large::Large,
     window::{Member, STREAM_LEN, Window},
@@ -67,7 +67,9 @@ async fn request(
     layer.counters.asked(window.class());
     let source = layer.source();
     let asked = Instant::now();
+    window.owes(true);
     let stream = open(layer, window, source.as_ref(), &mut busy).await?;
+    window.owes(false);
     let mut body = Body::new(layer, window, stream, busy, turn);
     let first = window.members.first().map_or(0, |member| member.span.start);
     body.seek(first).await?;
@@ -95,15 +97,20 @@ async fn open(
 ) -> Result<crate::ByteStream, ReadError> {
     let limit = layer.engine.config.read_timeout;
     let mut answer = source.read_range(window.span(), window.class());
-    if let Ok(stream) = timeout(super::body::STALL.min(limit), &mut answer).await {
+    let stall = STALL.min(limit);
+    if let Ok(stream) = timeout(stall, &mut answer).await {
         return Ok(stream?);
     }
     busy.pause();
-    Ok(timeout(limit, answer).await.map_err(|_| ReadError::TimedOut(limit))??)
+    Ok(timeout(limit - stall, answer).await.map_err(|_| ReadError::TimedOut(limit))??)
 }
 
 /// Waits for the layer's turn. Demand and what is promoted to it have turns of their own.
 async fn permit<'a>(layer: &'a Layer, window: &Window) -> Option<SemaphorePermit<'a>> {
+    // The window that it stands in for has one.
+    if window.is_hedge {
+        return None;
+    }
     if window.class() > Class::Demand {
         // The background's turns are the store's.
         if window.class() == Class::Background {

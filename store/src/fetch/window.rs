@@ -3,12 +3,16 @@
 //! A window is made of whole members, in blob order, and names the chunks that it will deliver. What lies between its
 //! members is received and thrown away, so gaps are short.
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicBool, Ordering::AcqRel},
+};
 
 use estargz::{Chunk, ChunkId, IndexError};
-use tokio::sync::watch;
+use parking_lot::Mutex;
+use tokio::{sync::watch, time::Instant};
 
-use super::reach::Reach;
+use super::{body::STALL, reach::Reach};
 use crate::Class;
 
 /// Members whose chunks end later than this in them are decoded as they arrive instead of being held.
@@ -28,6 +32,11 @@ pub(crate) struct Window {
     pub(crate) members: Vec<Member>,
     /// How often its bytes were asked for before and did not match.
     pub(crate) attempt: u32,
+    /// Asked for because another window with the same members is stuck.
+    pub(crate) is_hedge: bool,
+    hedged: AtomicBool,
+    /// Since when the source has owed bytes, if it does.
+    owed: Mutex<Option<Instant>>,
     class: watch::Sender<Class>,
 }
 
@@ -55,7 +64,31 @@ pub(crate) trait Chunks {
 
 impl Window {
     pub(crate) fn new(members: Vec<Member>, class: Class, attempt: u32) -> Self {
-        Self { members, attempt, class: watch::Sender::new(class) }
+        let (hedged, owed) = Default::default();
+        Self { members, attempt, is_hedge: false, hedged, owed, class: watch::Sender::new(class) }
+    }
+
+    /// A second window with those members of this one that hold any of `wanted`, for somebody who cannot wait for this
+    /// one. There is only one such. Long members are written before they are verified, which two at a time must not be.
+    pub(crate) fn hedge(&self, wanted: &[ChunkId]) -> Option<Self> {
+        let is_wanted = |member: &&Member| {
+            member.need <= STREAM_LEN && wanted.iter().any(|id| member.chunks.binary_search(id).is_ok())
+        };
+        let members: Vec<_> = self.members.iter().filter(is_wanted).cloned().collect();
+        if self.is_hedge || members.is_empty() || self.hedged.swap(true, AcqRel) {
+            return None;
+        }
+        Some(Self { is_hedge: true, ..Self::new(members, Class::Demand, self.attempt) })
+    }
+
+    /// The source is asked for bytes from now on, or gave some.
+    pub(crate) fn owes(&self, owes: bool) {
+        *self.owed.lock() = owes.then(Instant::now);
+    }
+
+    /// Whether the source has given nothing for a while, though it was asked.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.owed.lock().is_some_and(|since| since.elapsed() >= STALL)
     }
 
     pub(crate) fn class(&self) -> Class {

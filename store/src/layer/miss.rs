@@ -23,6 +23,7 @@ use crate::{
 pub(super) struct Wait {
     pub(super) chunk: ChunkId,
     pub(super) waiting: Waiting,
+    pub(super) window: Arc<Window>,
     pub(super) origin: Origin,
 }
 
@@ -73,7 +74,7 @@ impl Layer {
                         ahead = Some(window.span().end);
                     }
                     hurried.extend(job);
-                    waits.push(Wait { chunk, waiting, origin });
+                    waits.push(Wait { chunk, waiting, window, origin });
                 }
             }
         }
@@ -87,6 +88,19 @@ impl Layer {
             self.read_ahead(end, product);
         }
         damaged.map_or(Ok(waits), |error| Err(error.into()))
+    }
+
+    /// Asks for `wanted` once more if the source has stopped sending the window that they come with. What comes first is
+    /// taken. Says whether there is nothing more to do about that window.
+    pub(super) fn hedge(self: &Arc<Self>, window: &Arc<Window>, wanted: &[ChunkId]) -> bool {
+        if !window.is_stalled() {
+            return false;
+        }
+        if let Some(hedge) = window.hedge(&self.in_flight.not_received(wanted, window)) {
+            tracing::info!(layer = %self.key(), span = ?window.span(), "no bytes come, asking a second time");
+            self.engine.runtime.spawn(receive(Arc::clone(self), Arc::new(hedge), None));
+        }
+        true
     }
 
     /// A reader goes through the blob in order and will soon be at `at`.

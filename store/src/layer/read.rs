@@ -8,13 +8,22 @@ use std::{
 
 use bytes::Bytes;
 use estargz::{ChunkId, NodeId};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout},
+};
 
-use super::{Layer, miss::Origin};
+use super::{
+    Layer,
+    miss::{Origin, Wait},
+};
 use crate::{Access, PlanId, ReadError, fetch::in_flight::Outcome};
 
 /// How often somebody who makes a plan looks whether bytes came.
 const PLANNED_PAUSE: Duration = Duration::from_millis(4);
+
+/// How often a read looks whether what it waits for still moves.
+const STALL_CHECK: Duration = Duration::from_millis(200);
 
 /// Bytes of a file that exist.
 #[derive(Debug, Clone)]
@@ -61,7 +70,11 @@ impl Layer {
     async fn fetch(self: &Arc<Self>, extent: &Extent) -> Result<Bytes, ReadError> {
         match self.fetch_once(extent).await {
             // Somebody else's request failed. It may have begun long ago.
-            Err((ReadError::Source(_), Origin::Joined)) => self.fetch_once(extent).await,
+            Err((
+                ReadError::Source(_) | ReadError::TimedOut(_) | ReadError::GaveWay | ReadError::Closed,
+                Origin::Joined,
+            )) => self.fetch_once(extent).await,
+            Err((ReadError::GaveWay, Origin::Own)) => self.fetch_once(extent).await,
             fetched => fetched,
         }
         .map_err(|(error, _)| error)
@@ -69,14 +82,16 @@ impl Layer {
 
     async fn fetch_once(self: &Arc<Self>, extent: &Extent) -> Result<Bytes, (ReadError, Origin)> {
         let own = |error| (error, Origin::Own);
-        let waits = self.demand(&self.missing(extent).map_err(own)?).map_err(own)?;
+        let missing = self.missing(extent).map_err(own)?;
+        let waits = self.demand(&missing).map_err(own)?;
         let mut held = Vec::new();
         for wait in waits {
-            match wait.waiting.await {
+            let Wait { chunk, origin, .. } = wait;
+            match self.outcome(wait, &missing).await {
                 Ok(Outcome::Stored) => {}
-                Ok(Outcome::Held(bytes)) => held.push((wait.chunk, bytes)),
-                Ok(Outcome::Failed(error)) => return Err((error, wait.origin)),
-                Err(_) => return Err(own(ReadError::Closed)),
+                Ok(Outcome::Held(bytes)) => held.push((chunk, bytes)),
+                Ok(Outcome::Failed(error)) => return Err((error, origin)),
+                Err(_) => return Err((ReadError::Closed, origin)),
             }
         }
         self.assemble(extent, &held).map_err(own)
@@ -110,6 +125,25 @@ impl Layer {
             sleep(PLANNED_PAUSE).await;
         }
         self.assemble(&extent, &[])
+    }
+
+    /// Waits for a chunk. One that comes with somebody else's request, which may hang, is asked for again if it does.
+    async fn outcome(
+        self: &Arc<Self>,
+        mut wait: Wait,
+        wanted: &[ChunkId],
+    ) -> Result<Outcome, oneshot::error::RecvError> {
+        if wait.origin == Origin::Joined {
+            loop {
+                if let Ok(outcome) = timeout(STALL_CHECK, &mut wait.waiting).await {
+                    return outcome;
+                }
+                if self.hedge(&wait.window, wanted) {
+                    break;
+                }
+            }
+        }
+        wait.waiting.await
     }
 
     /// Records that the bytes were wanted, and when.

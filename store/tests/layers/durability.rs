@@ -7,12 +7,12 @@ use std::{
         fd::AsRawFd,
         unix::fs::{FileExt, symlink},
     },
+    path::Path,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
-    path::Path,
-    process::Command,
     time::Duration,
 };
 

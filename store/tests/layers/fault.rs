@@ -1,11 +1,11 @@
 //! What a source does wrong ends in the right bytes or an error, in bounded time.
 
 use std::{
-    sync::atomic::Ordering::SeqCst,
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::{Duration, Instant},
 };
 
-use store::{ReadError, Store, StoreConfig};
+use store::{Layer, ReadError, Store, StoreConfig};
 
 use crate::{
     blob::{Blob, node},
@@ -90,4 +90,56 @@ async fn waiting_is_bounded() {
         source.set(Fault::None);
         assert_eq!(layer.read(node(&layer, "a"), 0, 10).await.unwrap(), blob.truth("a")[..10]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_joined_request_that_hangs_is_made_once_more() {
+    for fault in [Fault::Hang, Fault::HangAfter(0), Fault::HangAfter(20_000)] {
+        let blob = Blob::new(&[("a", 100_000)], 4 << 20);
+        let (dir, source) = (Dir::new(), Memory::new(&blob));
+        let store = dir.open();
+        let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+        source.state.lock().next = vec![fault];
+        let began = Instant::now();
+        let readers = readers(&layer, 5).await;
+        for reader in readers {
+            assert_eq!(reader.await.unwrap().unwrap(), blob.truth("a")[..10]);
+        }
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        assert_eq!(source.requests().len(), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hedge_is_asked_for_once_and_a_time_out_not_inherited() {
+    let blob = Blob::new(&[("a", 100_000)], 4 << 20);
+    let (dir, source) = (Dir::new(), Memory::new(&blob));
+    let limit = Duration::from_secs(3);
+    let store = Store::open(StoreConfig { read_timeout: limit, ..dir.config() }).unwrap();
+    let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+    source.state.lock().next = vec![Fault::Hang, Fault::Hang];
+    let mut first = readers(&layer, 1).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let joined = readers(&layer, 5).await;
+    tokio::time::sleep(Duration::from_millis(1800)).await;
+    assert_eq!(source.requests().len(), 2);
+    // The first request has run out of time, those who joined it have not.
+    assert!(matches!(first.remove(0).await.unwrap(), Err(ReadError::TimedOut(_))));
+    for reader in joined {
+        assert_eq!(reader.await.unwrap().unwrap(), blob.truth("a")[..10]);
+    }
+    assert_eq!(source.requests().len(), 3);
+}
+
+type Reader = tokio::task::JoinHandle<Result<bytes::Bytes, ReadError>>;
+
+/// Reads of one chunk, the first of which asks for it.
+async fn readers(layer: &Arc<Layer>, count: usize) -> Vec<Reader> {
+    let mut readers = Vec::new();
+    for _ in 0..count {
+        let (layer, file) = (Arc::clone(layer), node(layer, "a"));
+        readers.push(tokio::spawn(async move { layer.read(file, 0, 10).await }));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    readers
 }
