@@ -88,7 +88,8 @@ impl Background {
             let reach = Reach { backward: 0, forward: self.window, sequential: false };
             let window = layer.next_window(0..u32::MAX, reach, Class::Background);
             let Some(window) = window else {
-                self.ended(&layer, true);
+                // A chunk that is free and cannot be asked for will not be in a moment either.
+                self.ended(&layer, !layer.has_free_chunk());
                 // What is missing is on its way; whether it arrives will be seen.
                 continue;
             };

@@ -18,6 +18,9 @@ use crate::{
     },
 };
 
+/// Chunks without a sensible place that are passed over at once.
+const MOST_DAMAGED: u32 = 4096;
+
 /// A chunk that is waited for.
 #[derive(Debug)]
 pub(super) struct Wait {
@@ -138,8 +141,7 @@ impl Layer {
     /// Takes the next window of free chunks within `chunks`, in blob order.
     pub(crate) fn next_window(&self, chunks: Range<u32>, reach: Reach, class: Class) -> Option<Arc<Window>> {
         let mut table = self.in_flight.lock();
-        let first = self.first_free(&table, &chunks)?;
-        let mut window = self.cut(&table, first, reach, class).ok()?;
+        let mut window = self.cut_first(&table, &chunks, reach, class)?;
         if chunks.end < self.files.index.chunk_count() {
             window = self.within(&window, &chunks)?;
         }
@@ -161,6 +163,25 @@ impl Layer {
             }
             from = missing + 1;
         }
+    }
+
+    /// Cuts a window around the first free chunk of `chunks` that a damaged index still knows the place of.
+    fn cut_first(
+        &self,
+        table: &Table,
+        chunks: &Range<u32>,
+        reach: Reach,
+        class: Class,
+    ) -> Option<Arc<Window>> {
+        let mut from = chunks.start;
+        for _ in 0..MOST_DAMAGED {
+            let first = self.first_free(table, &(from..chunks.end))?;
+            if let Ok(window) = self.cut(table, first, reach, class) {
+                return Some(window);
+            }
+            from = first.0 + 1;
+        }
+        None
     }
 
     /// The members of `window` that begin within `chunks`.

@@ -114,6 +114,35 @@ async fn standing_back_is_no_failure() {
     assert_eq!(source.requests().len(), 1);
 }
 
+/// An index with a chunk that is nowhere: the rest is fetched.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_index_costs_its_chunk_only() {
+    let blob = Blob::small_files(30, 30_000);
+    let (dir, source) = (Dir::new(), Memory::new(&blob));
+    let store = dir.open();
+    let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+    let chunk = layer.index().chunks_of(node(&layer, "file0010"), 0..1).unwrap().next().unwrap();
+    let digest = *layer.index().chunk(chunk).unwrap().digest.as_bytes();
+    drop((layer, store));
+    let path = dir.0.path().join("layers").join(blob.key.to_string()).join("index");
+    let mut index = std::fs::read(&path).unwrap();
+    let record = index.windows(32).position(|bytes| *bytes == digest).unwrap();
+    // A chunk record is its digest, then the number of its member.
+    index[record + 32..record + 36].fill(0xff);
+    std::fs::write(&path, index).unwrap();
+    let layer = dir.open().attach(blob.key, source.clone()).unwrap().unwrap();
+    for name in ["file0009", "file0011"] {
+        assert_eq!(layer.read(node(&layer, name), 0, 30_000).await.unwrap(), *blob.truth(name));
+    }
+    assert!(layer.read(node(&layer, "file0010"), 0, 10).await.is_err());
+    layer.start_background();
+    let began = Instant::now();
+    while layer.stats().chunks_present < layer.stats().chunks_total - 1 {
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", layer.stats());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 pub(crate) async fn complete(layer: &Layer) {
     let began = Instant::now();
     while layer.stats().chunks_present < layer.stats().chunks_total {
