@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Layer, LayerKey, StoreConfig};
+use crate::{Layer, StoreConfig};
 
 /// The thread, seen from a layer. It ends when this is dropped.
 #[derive(Debug)]
@@ -22,7 +22,6 @@ pub(crate) struct Flusher(Sender<Dirty>);
 /// A layer with chunks to record.
 #[derive(Debug)]
 pub(crate) struct Dirty {
-    pub(crate) key: LayerKey,
     pub(crate) layer: Weak<Layer>,
     /// There are many of them: do not wait.
     pub(crate) urgent: bool,
@@ -49,12 +48,13 @@ fn run(receiver: &Receiver<Dirty>, interval: Duration) {
     while let Ok(first) = receiver.recv() {
         let deadline = Instant::now() + interval;
         let mut urgent = first.urgent;
-        let mut layers = HashMap::from([(first.key, first.layer)]);
+        // Not by key: a removed layer that somebody still reads is not the one that was opened since.
+        let mut layers = HashMap::from([(first.layer.as_ptr(), first.layer)]);
         while !urgent {
             match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(dirty) => {
                     urgent = dirty.urgent;
-                    layers.insert(dirty.key, dirty.layer);
+                    layers.insert(dirty.layer.as_ptr(), dirty.layer);
                 }
                 Err(RecvTimeoutError::Timeout) => break,
                 Err(RecvTimeoutError::Disconnected) => return,

@@ -70,7 +70,7 @@ impl Layer {
             (batch.chunks.len() == 1, before < limit && batch.bytes >= limit)
         };
         if first || full {
-            self.engine.flusher.notify(Dirty { key: self.key(), layer: Arc::downgrade(self), urgent: full });
+            self.engine.flusher.notify(Dirty { layer: Arc::downgrade(self), urgent: full });
         }
         true
     }

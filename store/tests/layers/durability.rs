@@ -164,6 +164,27 @@ fn files(dir: &Dir, blob: &Blob) -> std::path::PathBuf {
     dir.0.path().join("layers").join(blob.key.to_string())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_layer_does_not_keep_its_successor_from_being_recorded() {
+    let blob = Blob::new(&[("a", 10_000)], 4 << 20);
+    let (dir, source) = (Dir::new(), Memory::new(&blob));
+    let interval = Duration::from_millis(700);
+    let store = Store::open(StoreConfig { flush_interval: interval, ..dir.config() }).unwrap();
+    let old = store.open_layer(blob.key, source.clone()).await.unwrap();
+    store.remove(&blob.key).unwrap();
+    let new = store.open_layer(blob.key, source.clone()).await.unwrap();
+    for layer in [&new, &old] {
+        layer.read(node(layer, "a"), 0, 10).await.unwrap();
+    }
+    for _ in 0..150 {
+        if fs::read(files(&dir, &blob).join("chunks")).unwrap()[24] == 1 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("nothing was recorded");
+}
+
 /// A disk that can be told to fail a sync.
 #[derive(Default)]
 struct Faulty {
