@@ -5,7 +5,13 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Weak, atomic::Ordering::AcqRel},
+    sync::{
+        Arc, Weak,
+        atomic::{
+            AtomicBool,
+            Ordering::{AcqRel, Release},
+        },
+    },
     time::Duration,
 };
 
@@ -27,6 +33,8 @@ const PER_LAYER: usize = 2;
 #[derive(Debug)]
 pub(crate) struct Background {
     queue: Mutex<VecDeque<Entry>>,
+    /// Whether somebody takes from the queue. Changes only with the queue locked.
+    running: AtomicBool,
     changed: Notify,
     turns: Arc<Semaphore>,
     window: u64,
@@ -46,6 +54,7 @@ impl Background {
     pub(crate) fn new(config: &StoreConfig) -> Arc<Self> {
         Arc::new(Self {
             queue: Mutex::default(),
+            running: AtomicBool::new(false),
             changed: Notify::new(),
             turns: Arc::new(Semaphore::new(config.background_windows.max(1))),
             window: config.background_window,
@@ -61,7 +70,7 @@ impl Background {
             let mut queue = self.queue.lock();
             let (layer, until) = (Arc::downgrade(layer), Instant::now());
             queue.push_back(Entry { layer, windows: 0, rest: FIRST_REST, until });
-            queue.len() == 1
+            !self.running.swap(true, AcqRel)
         };
         if first {
             layer.engine.runtime.spawn(Arc::clone(self).run());
@@ -71,7 +80,7 @@ impl Background {
 
     /// Ends when there is no layer left.
     async fn run(self: Arc<Self>) {
-        while !self.queue.lock().is_empty() {
+        while self.goes_on() {
             let Ok(turn) = Arc::clone(&self.turns).acquire_owned().await else { return };
             let layer = match self.next() {
                 Next::Layer(layer) => layer,
@@ -101,6 +110,13 @@ impl Background {
         }
     }
 
+    /// Whether there is anything left. Whoever adds a layer later starts another runner.
+    fn goes_on(&self) -> bool {
+        let queue = self.queue.lock();
+        self.running.store(!queue.is_empty(), Release);
+        !queue.is_empty()
+    }
+
     /// The next layer in turn that can take a window.
     fn next(&self) -> Next {
         let mut queue = self.queue.lock();
@@ -110,7 +126,7 @@ impl Background {
             let keep =
                 layer.as_ref().is_some_and(|layer| !layer.files.chunks.is_complete() && !layer.is_removed());
             if let (false, Some(layer)) = (keep, layer) {
-                layer.in_background.store(false, std::sync::atomic::Ordering::Release);
+                layer.in_background.store(false, Release);
             }
             keep
         });
