@@ -117,7 +117,7 @@ async fn standing_back_is_no_failure() {
 /// An index with a chunk that is nowhere: the rest is fetched.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_index_costs_its_chunk_only() {
-    let blob = Blob::small_files(30, 30_000);
+    let blob = Blob::small_files(150, 30_000);
     let (dir, source) = (Dir::new(), Memory::new(&blob));
     let store = dir.open();
     let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
