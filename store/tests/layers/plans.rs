@@ -186,7 +186,7 @@ async fn demand_overtakes_a_plan_that_hangs_and_the_background_goes_on() {
 
 /// Prints what a hit and a miss cost with and without a recording.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement: cargo test --release -p store --test layers -- --ignored --nocapture recording_costs"]
+#[ignore = "a measurement: cargo test -p store --test layers -- --ignored --nocapture recording_costs"]
 async fn recording_costs() {
     const READS: u32 = 300_000;
     let blob = Blob::small_files(2000, 4096);
