@@ -34,7 +34,7 @@ pub const NO_PREFETCH_LANDMARK: &str = ".no.prefetch.landmark";
 pub const LANDMARK_CONTENT: u8 = 0xf;
 
 /// The chunk size of the Go writer, which every reader is tuned for.
-const DEFAULT_CHUNK_SIZE: NonZeroU64 = NonZeroU64::new(4 << 20).unwrap();
+const DEFAULT_CHUNK_SIZE: NonZeroU64 = NonZeroU64::MIN.saturating_add((4 << 20) - 1);
 
 /// How to write a blob.
 #[derive(Debug, Clone)]

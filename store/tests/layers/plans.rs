@@ -183,31 +183,3 @@ async fn demand_overtakes_a_plan_that_hangs_and_the_background_goes_on() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
-
-/// Prints what a hit and a miss cost with and without a recording.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement: cargo test -p store --test layers -- --ignored --nocapture recording_costs"]
-async fn recording_costs() {
-    const READS: u32 = 300_000;
-    let blob = Blob::small_files(2000, 4096);
-    for round in 0..4 {
-        for record in [Duration::ZERO, Duration::from_secs(3600)] {
-            let dir = Dir::new();
-            let store = Store::open(StoreConfig { record, ..dir.config() }).unwrap();
-            let layer = store.open_layer(blob.key, Memory::new(&blob)).await.unwrap();
-            let nodes: Vec<_> = blob.files.keys().map(|name| node(&layer, name)).collect();
-            let began = Instant::now();
-            for node in &nodes {
-                layer.read(*node, 0, 4096).await.unwrap();
-            }
-            let first = began.elapsed() / nodes.len() as u32;
-            let began = Instant::now();
-            let mut buf = [0; 4096];
-            for node in nodes.iter().cycle().take(READS as usize) {
-                layer.read_cached(*node, 0, &mut buf).unwrap();
-            }
-            let hit = began.elapsed() / READS;
-            println!("{round}: recording for {record:?}: first reads {first:?} each, later ones {hit:?}");
-        }
-    }
-}

@@ -30,7 +30,7 @@ const BUILDING: &str = "building";
 /// The tar of the Debian root file system that both images begin with.
 ///
 /// # Errors
-/// As [`python`].
+/// As the images that begin with it: a missing tool, a failed build, the disk.
 pub fn debian() -> Result<PathBuf> {
     let (dir, _lock) = locked()?;
     debian_tar(&dir)
