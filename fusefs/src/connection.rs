@@ -2,22 +2,29 @@
 
 mod error;
 mod forgetter;
+mod handshake;
 mod mountinfo;
 mod place;
+mod state;
 
 use std::{
-    fmt, io,
+    fmt,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock, mpsc},
+    sync::{Arc, mpsc},
     time::Duration,
 };
 
-use fuser::{Session, SessionACL};
+use fuser::Session;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-pub use self::error::{AttachError, MountError, UnmountError};
 use self::forgetter::Forgetter;
+pub use self::{
+    error::{AttachError, MountError, UnmountError},
+    state::{ConnectionState, InitParameters, ParseStateError, Predecessor},
+};
 use crate::{
     Counters, LayerTree, MountOptions, Slot,
     counters::LiveCounters,
@@ -37,76 +44,149 @@ pub struct Connection {
     mountpoint: PathBuf,
     /// Shares the open file with the session, for whoever takes the connection over.
     device: OwnedFd,
-    offered: InitParameters,
+    state: ConnectionState,
     forgetter: Forgetter,
+    /// What [`Self::serve`] starts.
+    waiting: Mutex<Vec<Waiting>>,
     /// Closed when the session ended.
-    ended: parking_lot::Mutex<mpsc::Receiver<()>>,
+    ended: Mutex<mpsc::Receiver<()>>,
 }
 
-/// What the kernel offered in the handshake (`struct fuse_init_in`): what a successor must be told to take the
-/// connection over, for the kernel says it once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InitParameters {
-    /// Major version of the protocol.
-    pub major: u32,
-    /// Minor version of the protocol.
-    pub minor: u32,
-    /// Largest read-ahead in bytes.
-    pub max_readahead: u32,
-    /// Features, both halves (`flags2 << 32 | flags`), without `FUSE_INIT_EXT`.
-    pub flags: u64,
+/// A session that nobody runs yet.
+struct Waiting {
+    session: Session<Server>,
+    /// Whether a predecessor may have left requests unanswered; its device then.
+    resume: Option<OwnedFd>,
+    /// Dropped when the session ends.
+    end: mpsc::Sender<()>,
+}
+
+/// What [`Connection::open`] made of what a predecessor left.
+#[derive(Debug)]
+pub struct Opened {
+    /// The connection, which is not served yet.
+    pub connection: Connection,
+    /// Whether it is a predecessor's.
+    pub resumed: bool,
+    /// Connections that ended since their predecessor went; their descriptors are good for nothing.
+    pub dead: Vec<ConnectionState>,
 }
 
 // === impl Connection ===
 
 impl Connection {
-    /// Mounts a connection without layers. A mount that a dead predecessor left at the same place is detached; that
-    /// none is alive is for the caller to know (a lock). The directory above is closed to other users. Reads that
+    /// Mounts and serves a connection without layers. A mount that a dead predecessor left at the same place is detached;
+    /// that none is alive is for the caller to know (a lock). The directory above is closed to other users. Reads that
     /// have to wait for bytes become tasks of `runtime`.
     pub fn mount(mountpoint: &Path, options: MountOptions, runtime: Handle) -> Result<Self, MountError> {
-        let mountpoint = place::prepare(mountpoint)?;
+        let opened = Self::open(mountpoint, Vec::new(), options, runtime)?;
+        opened.connection.serve()?;
+        Ok(opened.connection)
+    }
+
+    /// Takes over the connection that is mounted at `mountpoint` if it is one of `predecessors`, and mounts a new one
+    /// otherwise. Either is answered from [`Self::serve`] on, which leaves time to attach the predecessor's layers in
+    /// their slots.
+    ///
+    /// Predecessors that live but are mounted elsewhere (someone unmounted them, and containers hold on to them) are
+    /// served as well, with the same layers in the same slots.
+    pub fn open(
+        mountpoint: &Path,
+        predecessors: Vec<Predecessor>,
+        options: MountOptions,
+        runtime: Handle,
+    ) -> Result<Opened, MountError> {
         let shared = Arc::new(Shared {
             layers: LayerTable::new(),
             counters: LiveCounters::default(),
             options,
             runtime,
-            offered: OnceLock::new(),
         });
-        let device = OwnedFd::from(place::mount(&mountpoint)?);
-        Self::serve(shared, &mountpoint, device).inspect_err(|_| {
-            if let Err(error) = place::unmount(&mountpoint, true) {
-                tracing::warn!(path = %mountpoint.display(), %error, "cannot unmount a connection that failed");
+        let path = place::locate(mountpoint)?;
+        let mounted = place::device_at(&path)?;
+        let (mut alive, mut dead, mut resumed) = (Vec::new(), Vec::new(), None);
+        for predecessor in predecessors {
+            if !is_alive(&predecessor.device) {
+                dead.push(predecessor.state);
+            } else if resumed.is_none() && mounted == Some(predecessor.state.device) {
+                resumed = Some(predecessor);
+            } else {
+                alive.push(predecessor);
             }
-        })
+        }
+        let was_resumed = resumed.is_some();
+        let connection = match resumed {
+            Some(predecessor) => Self::resume(shared, path, predecessor)?,
+            None => Self::begin(shared, path)?,
+        };
+        for predecessor in alive {
+            connection.also(predecessor);
+        }
+        place::raise_read_ahead(&connection.mountpoint, connection.shared.options.read_ahead_kb);
+        Ok(Opened { connection, resumed: was_resumed, dead })
     }
 
-    fn serve(shared: Arc<Shared>, mountpoint: &Path, device: OwnedFd) -> Result<Self, MountError> {
-        let mut config = fuser::Config::default();
-        config.acl = SessionACL::All;
-        config.n_threads = Some(shared.options.threads.max(1));
-        // Cloned descriptors would die with the process, and the requests on them; this one can be handed over.
-        config.clone_fd = false;
-        let session_fd = device.try_clone().map_err(MountError::Device)?;
-        let server = Server::new(shared.clone());
-        let session =
-            Session::from_fd(server, session_fd, SessionACL::All, config).map_err(MountError::Handshake)?;
-        let unsaid = || MountError::Handshake(io::ErrorKind::InvalidData.into());
-        let offered = shared.offered.get().copied().ok_or_else(unsaid)?;
+    /// Mounts a new connection.
+    fn begin(shared: Arc<Shared>, path: PathBuf) -> Result<Self, MountError> {
+        place::prepare(&path)?;
+        let device = OwnedFd::from(place::mount(&path)?);
+        let begun = || {
+            let server = Server::new(shared.clone());
+            let (session, init) =
+                handshake::first(server, &device, config(&shared)).map_err(MountError::Handshake)?;
+            let number = place::device_at(&path)?.ok_or_else(|| MountError::Gone { path: path.clone() })?;
+            Ok((session, ConnectionState { init, device: number }))
+        };
+        let (session, state) = begun().inspect_err(|_| {
+            if let Err(error) = place::unmount(&path, true) {
+                tracing::warn!(path = %path.display(), %error, "cannot unmount a connection that failed");
+            }
+        })?;
+        Self::new(shared, path, device, state, session, None)
+    }
+
+    /// Takes a predecessor's connection over. Whatever fails leaves it as it was.
+    fn resume(shared: Arc<Shared>, path: PathBuf, predecessor: Predecessor) -> Result<Self, MountError> {
+        let Predecessor { state, device } = predecessor;
+        let (session, _) =
+            handshake::again(Server::new(shared.clone()), &device, state.init, config(&shared))
+                .map_err(MountError::Handshake)?;
+        let resume = device.try_clone().map_err(MountError::Device)?;
+        Self::new(shared, path, device, state, session, Some(resume))
+    }
+
+    fn new(
+        shared: Arc<Shared>,
+        mountpoint: PathBuf,
+        device: OwnedFd,
+        state: ConnectionState,
+        session: Session<Server>,
+        resume: Option<OwnedFd>,
+    ) -> Result<Self, MountError> {
         let forgetter = Forgetter::start(session.notifier()).map_err(MountError::Thread)?;
         let (end, ended) = mpsc::channel();
-        std::thread::Builder::new()
-            .name("fuse-session".into())
-            .spawn(move || {
-                match session.run() {
-                    Ok(()) => tracing::debug!("FUSE connection ended"),
-                    Err(error) => tracing::error!(%error, "FUSE connection failed"),
-                }
-                drop::<mpsc::Sender<()>>(end);
-            })
-            .map_err(MountError::Thread)?;
-        place::raise_read_ahead(mountpoint, shared.options.read_ahead_kb);
-        let ended = parking_lot::Mutex::new(ended);
-        Ok(Self { shared, mountpoint: mountpoint.to_owned(), device, offered, forgetter, ended })
+        let waiting = Mutex::new(vec![Waiting { session, resume, end }]);
+        Ok(Self { shared, mountpoint, device, state, forgetter, waiting, ended: Mutex::new(ended) })
+    }
+
+    /// Serves another predecessor too. One that cannot be served ends for its users, and costs nobody else anything.
+    fn also(&self, predecessor: Predecessor) {
+        let Predecessor { state, device } = predecessor;
+        let server = Server::new(self.shared.clone());
+        match handshake::again(server, &device, state.init, config(&self.shared)) {
+            Ok((session, _)) => {
+                tracing::info!(%state, "serving a connection that is not mounted here any more");
+                let (end, _) = mpsc::channel();
+                self.waiting.lock().push(Waiting { session, resume: Some(device), end });
+            }
+            Err(error) => tracing::warn!(%state, %error, "cannot serve a predecessor's connection"),
+        }
+    }
+
+    /// Begins to answer; what a predecessor took and did not answer first. Only the first call does something.
+    pub fn serve(&self) -> Result<(), MountError> {
+        let waiting = std::mem::take(&mut *self.waiting.lock());
+        waiting.into_iter().try_for_each(Waiting::run).map_err(MountError::Thread)
     }
 
     /// Shows a layer at [`Self::layer_path`]. Visible at once, whoever looked before.
@@ -150,9 +230,9 @@ impl Connection {
         self.ended.lock().try_recv() == Err(mpsc::TryRecvError::Empty)
     }
 
-    /// The descriptor of `/dev/fuse` and what the kernel offered on it: all that a successor needs to go on serving.
-    pub fn hand_over(&self) -> (BorrowedFd<'_>, InitParameters) {
-        (self.device.as_fd(), self.offered)
+    /// The descriptor of `/dev/fuse` and what is known of it: all that a successor needs to go on serving.
+    pub fn hand_over(&self) -> (BorrowedFd<'_>, ConnectionState) {
+        (self.device.as_fd(), self.state)
     }
 
     /// Unmounts if nobody uses a layer.
@@ -174,6 +254,49 @@ impl Connection {
             errno => UnmountError::Kernel { path, source: errno.into() },
         })
     }
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    fn run(self) -> std::io::Result<()> {
+        let Self { session, resume, end } = self;
+        if let Some(device) = resume {
+            match handshake::resend(&device) {
+                Ok(true) => {}
+                Ok(false) => tracing::warn!(
+                    "this kernel (before 6.9) does not repeat requests: those that the predecessor had in hand stay \
+                     unanswered"
+                ),
+                Err(error) => tracing::warn!(%error, "the kernel does not repeat the predecessor's requests"),
+            }
+        }
+        std::thread::Builder::new().name("fuse-session".into()).spawn(move || {
+            match session.run() {
+                Ok(()) => tracing::debug!("FUSE connection ended"),
+                Err(error) => tracing::error!(%error, "FUSE connection failed"),
+            }
+            drop::<mpsc::Sender<()>>(end);
+        })?;
+        Ok(())
+    }
+}
+
+fn config(shared: &Shared) -> fuser::Config {
+    let mut config = fuser::Config::default();
+    config.acl = fuser::SessionACL::All;
+    config.n_threads = Some(shared.options.threads.max(1));
+    // Cloned descriptors would die with the process, and the requests on them; this one can be handed over.
+    config.clone_fd = false;
+    config
+}
+
+/// Whether the kernel still has a connection behind the descriptor.
+fn is_alive(device: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(device.as_fd(), PollFlags::empty())];
+    let asked = poll(&mut polled, PollTimeout::ZERO);
+    let [polled] = polled;
+    asked.is_ok() && !polled.revents().is_some_and(|events| events.contains(PollFlags::POLLERR))
 }
 
 impl fmt::Debug for Connection {

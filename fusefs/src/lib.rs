@@ -9,7 +9,7 @@
 //! This is the only crate that names `fuser`. What a layer holds comes through [`LayerTree`]; bytes are fetched and
 //! verified behind it.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod connection;
 mod counters;
@@ -21,7 +21,10 @@ mod slot;
 mod table;
 mod tree;
 
-pub use connection::{AttachError, Connection, InitParameters, MountError, UnmountError};
+pub use connection::{
+    AttachError, Connection, ConnectionState, InitParameters, MountError, Opened, ParseStateError,
+    Predecessor, UnmountError,
+};
 pub use counters::{Counters, STALL_BOUNDS, Stalls};
 pub use failure::Failure;
 pub use options::{MountOptions, OpaqueForm};

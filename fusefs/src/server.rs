@@ -14,7 +14,7 @@ use std::{
     ffi::OsStr,
     ops::ControlFlow,
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -33,7 +33,7 @@ use self::{
     refused::answered_with,
 };
 use crate::{
-    Failure, InitParameters, MountOptions, Totals,
+    Failure, MountOptions, Totals,
     counters::{LiveCounters, count},
     ino::Inode,
     table::LayerTable,
@@ -70,7 +70,6 @@ pub(crate) struct Shared {
     pub(crate) counters: LiveCounters,
     pub(crate) options: MountOptions,
     pub(crate) runtime: Handle,
-    pub(crate) offered: OnceLock<InitParameters>,
 }
 
 /// The file system, as fuser calls it.
@@ -130,6 +129,12 @@ impl Server {
     }
 }
 
+/// A copy of something in a mapped file. The kernel takes a reply from pages that are present even while this process is
+/// being killed; for one that it would have to bring in first, it would fail the request.
+fn present(mapped: &[u8]) -> Vec<u8> {
+    mapped.to_vec()
+}
+
 fn inode(number: INodeNo) -> Result<Inode, Failure> {
     Inode::from_number(number).ok_or(Failure::Stale)
 }
@@ -146,15 +151,6 @@ impl fuser::Filesystem for Server {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         // Asking for the impossible is how fuser tells what was offered.
         let max_readahead = config.set_max_readahead(u32::MAX).err().unwrap_or(u32::MAX);
-        let version = config.kernel_abi();
-        let offered = InitParameters {
-            major: version.0,
-            minor: version.1,
-            max_readahead,
-            flags: config.capabilities().bits(),
-        };
-        tracing::debug!(?offered, "kernel offers a FUSE connection");
-        let _ = self.shared.offered.set(offered);
         for flag in WANTED {
             if config.add_capabilities(flag).is_err() {
                 tracing::info!(?flag, "kernel does not have this FUSE feature");
@@ -199,7 +195,7 @@ impl fuser::Filesystem for Server {
             Inode::Layer(slot, node) => layers.layer(slot).ok_or(Failure::Stale)?.link_target(node),
         });
         match target {
-            Ok(target) => reply.data(target),
+            Ok(target) => reply.data(&present(target)),
             Err(failure) => reply.error(self.shared.errno(&failure)),
         }
     }

@@ -5,6 +5,9 @@
 
 // What the tests make images and talk to the daemon with; they use more of it.
 #[allow(dead_code)]
+#[path = "../tests/lazy/client.rs"]
+mod client;
+#[allow(dead_code)]
 #[path = "../tests/lazy/image.rs"]
 mod image;
 #[allow(dead_code)]

@@ -1,9 +1,11 @@
 //! The daemon: everything put together, from the lock on the root to the last flush.
 //!
 //! The order of a start is what its safety rests on: the lock first, since everything after it assumes to be alone;
-//! local state and the FUSE mount next, without the network; sockets last, so that whoever can connect gets answers. An
-//! end goes the other way, removes no snapshot and unmounts nothing that a container uses.
+//! local state and the FUSE mount next, without the network; sockets last, so that whoever can connect gets answers. A
+//! predecessor's FUSE connection is answered once all its layers are attached in their slots. An end goes the other way,
+//! removes no snapshot and unmounts nothing that a container uses.
 
+mod handover;
 mod settings;
 
 use std::{future::Future, io, sync::Arc, time::Duration};
@@ -23,8 +25,8 @@ use crate::{
     admin::{self, MemoryStatus, Reporter, Status},
     config::{Config, Loaded, Warning},
     error::SnapshotError,
+    fd_store::Inherited,
     flags::Flags,
-    in_use::in_use,
     lock::{LockError, RootLock},
     metrics::Metrics,
     overlay::OverlayOptions,
@@ -121,11 +123,12 @@ pub enum ServeError {
 // === impl Daemon ===
 
 impl Daemon {
-    /// Brings everything up but answers nobody yet. Must run inside a tokio runtime.
+    /// Brings everything up and answers the kernel, but nobody else yet. `inherited` is what a predecessor had kept. Must
+    /// run inside a tokio runtime.
     ///
     /// # Errors
     /// What is missing or in the way, and what to do about it. A registry is never needed.
-    pub async fn start(flags: Flags, loaded: Loaded) -> Result<Self, StartError> {
+    pub async fn start(flags: Flags, loaded: Loaded, inherited: Vec<Inherited>) -> Result<Self, StartError> {
         let Loaded { config, warnings } = loaded;
         let process = Process::start();
         raise_descriptor_limit();
@@ -136,10 +139,10 @@ impl Daemon {
         let registry = RegistryClient::new(settings::registry(&config))?;
         let userxattr = OverlayOptions::detect(storage.root()).userxattr;
         let opaque = if userxattr { OpaqueForm::User } else { OpaqueForm::Trusted };
-        let connection = Arc::new(Connection::mount(
+        let connection = Arc::new(handover::connect(
             &remote::mountpoint(&flags.root),
+            inherited,
             settings::mount(&config, opaque),
-            tokio::runtime::Handle::current(),
         )?);
         let metrics = Metrics::default();
         let parts = remote::Parts {
@@ -151,6 +154,7 @@ impl Daemon {
             snapshots: remote_snapshots,
         };
         let remote = RemoteLayers::start(parts, &config).map_err(StartError::State)?;
+        connection.serve()?;
         metrics.add_source(Arc::clone(&remote));
         metrics.add_source(Arc::clone(&connection));
         metrics.add_source(Arc::new(process));
@@ -211,7 +215,7 @@ impl Daemon {
         let store = self.store;
         // Nothing is left to do about a flush that failed: what it held is fetched again.
         let _ = tokio::task::spawn_blocking(move || store.flush()).await;
-        leave(&self.connection);
+        handover::leave(&self.connection);
         ended
     }
 
@@ -274,19 +278,5 @@ fn raise_descriptor_limit() {
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
         tracing::warn!(%error, "cannot raise the limit of open files");
-    }
-}
-
-/// Unmounts the connection, unless something stands on it.
-fn leave(connection: &Connection) {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    if in_use(&mounts, connection.mountpoint()) {
-        tracing::warn!(
-            "containers still use lazy layers: their mount is left, and what they have not read is out of reach"
-        );
-        return;
-    }
-    if let Err(error) = connection.unmount() {
-        tracing::warn!(error = crate::logging::chain(&error), "the mount of lazy layers is left");
     }
 }

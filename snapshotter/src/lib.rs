@@ -3,7 +3,7 @@
 //! Two halves meet in [`lazy`]: what a snapshot is and how containerd asks for it ([`metadata`], [`snapshots`],
 //! [`service`]), and where the bytes of a remote layer come from, behind [`lazy::LazyLayers`].
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod admin;
 mod closure;
@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod directories;
 pub mod error;
 pub mod explain;
+pub mod fd_store;
 pub mod filters;
 pub mod flags;
 pub mod idmap;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use nix::sys::signal::{SigSet, Signal};
-use snapshotter::{config::Config, daemon::Daemon, flags::Flags, logging};
+use snapshotter::{config::Config, daemon::Daemon, fd_store, flags::Flags, logging};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
@@ -23,6 +23,7 @@ fn main() -> ExitCode {
 }
 
 fn run(flags: Flags) -> anyhow::Result<()> {
+    let inherited = fd_store::inherited();
     let loaded = Config::load(flags.config.as_deref())?;
     loaded.log();
     accept_signals()?;
@@ -36,7 +37,7 @@ fn run(flags: Flags) -> anyhow::Result<()> {
                 _ = interrupt.recv() => {}
             }
         };
-        let daemon = Daemon::start(flags, loaded).await?;
+        let daemon = Daemon::start(flags, loaded, inherited).await?;
         daemon.serve(stop).await?;
         Ok(())
     });

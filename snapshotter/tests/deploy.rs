@@ -26,6 +26,38 @@ fn containerds_configurations_name_our_socket_and_root() {
 }
 
 #[test]
+fn the_unit_keeps_the_connection_and_starts_the_daemon_again_at_once() {
+    let unit = read("systemd/starling.service");
+    for line in [
+        "NotifyAccess=main",
+        "FileDescriptorStoreMax=8",
+        "FileDescriptorStorePreserve=yes",
+        "Restart=always",
+        "RestartSec=100ms",
+        "StartLimitIntervalSec=0",
+    ] {
+        assert!(unit.lines().any(|there| there == line), "{line}");
+    }
+}
+
+#[test]
+fn the_daemon_set_shares_what_must_outlive_its_pods() {
+    let yaml = read("kubernetes/daemonset.yaml");
+    let run = Path::new(DEFAULT_ADDRESS).parent().unwrap().display().to_string();
+    for part in [
+        "hostPID: true",
+        "privileged: true",
+        "mountPropagation: Bidirectional",
+        "starling-holder --keep --outside /proc/1",
+        "path: /var/lib/starling",
+        &format!("path: {run}"),
+    ] {
+        assert!(yaml.contains(part), "{part}");
+    }
+    assert!(yaml.contains(DEFAULT_ROOT));
+}
+
+#[test]
 fn the_unit_makes_the_directories_of_the_defaults() {
     let unit = read("systemd/starling.service");
     let says = |line: &str| assert!(unit.lines().any(|there| there == line), "{line}");

@@ -5,6 +5,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "lazy/client.rs"]
+#[allow(dead_code, reason = "shared with lazy.rs, which needs more of it")]
+mod client;
 #[path = "lazy/image.rs"]
 #[allow(dead_code, reason = "shared with lazy.rs, which needs more of it")]
 mod image;
@@ -28,8 +31,9 @@ use testkit::{
 };
 
 use self::{
+    client::Prepared,
     image::{Image, Layer},
-    node::{Node, ON_DEMAND, Prepared},
+    node::{Node, ON_DEMAND},
 };
 
 const MOST_TIME: Duration = Duration::from_secs(30);

@@ -2,12 +2,22 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "lazy/client.rs"]
+mod client;
+#[path = "lazy/daemon_set.rs"]
+mod daemon_set;
+#[path = "lazy/handover.rs"]
+mod handover;
 #[path = "lazy/image.rs"]
 mod image;
 #[path = "lazy/node.rs"]
 mod node;
 #[path = "lazy/profiles.rs"]
 mod profiles;
+#[path = "lazy/pulse.rs"]
+mod pulse;
+#[path = "lazy/readers.rs"]
+mod readers;
 
 use std::{fs, io::Write, time::Duration};
 
@@ -20,8 +30,9 @@ use testkit::{
 };
 
 use self::{
+    client::Prepared,
     image::{Image, Layer, archive},
-    node::{Node, ON_DEMAND, Prepared},
+    node::{Node, ON_DEMAND},
 };
 
 fn registry() -> TestRegistry {

@@ -48,6 +48,12 @@ pub enum MountError {
         #[source]
         source: io::Error,
     },
+    /// Someone else unmounted it at once.
+    #[error("the file system that was mounted on {} is not there any more", path.display())]
+    Gone {
+        /// The mount point.
+        path: PathBuf,
+    },
     /// Kernel and daemon do not understand each other.
     #[error("the FUSE handshake with the kernel failed")]
     Handshake(#[source] io::Error),

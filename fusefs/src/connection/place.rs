@@ -22,23 +22,40 @@ const NAME: &str = "starling";
 const FILE_SYSTEM: &str = "fuse.starling";
 const STICKY: u32 = 0o1000;
 
-/// Makes a directory ready to be mounted on: it exists, only its owner gets to it, and nothing is mounted there.
-/// Returns its path without symbolic links.
-pub(super) fn prepare(mountpoint: &Path) -> Result<PathBuf, MountError> {
+/// The mount point's path without symbolic links. What is mounted there is not touched: its server may be dead.
+pub(super) fn locate(mountpoint: &Path) -> Result<PathBuf, MountError> {
     let place = |source| MountError::Place { path: mountpoint.to_owned(), source };
     let absolute = std::path::absolute(mountpoint).map_err(place)?;
     let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
         return Err(place(io::ErrorKind::InvalidInput.into()));
     };
     DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(place)?;
+    Ok(parent.canonicalize().map_err(place)?.join(name))
+}
+
+/// Makes a directory ready to be mounted on: it exists, only its owner gets to it, and nothing is mounted there.
+pub(super) fn prepare(path: &Path) -> Result<(), MountError> {
     // The mount point itself must not be looked at before a dead predecessor is gone.
-    let path = parent.canonicalize().map_err(place)?.join(name);
-    detach_predecessors(&path)?;
-    close_to_others(parent)?;
-    match DirBuilder::new().mode(0o700).create(&path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(place(error)),
-        _ => Ok(path),
+    detach_predecessors(path)?;
+    if let Some(parent) = path.parent() {
+        close_to_others(parent)?;
     }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            Err(MountError::Place { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Device number of the mount of ours at a path.
+pub(super) fn device_at(path: &Path) -> Result<Option<(u32, u32)>, MountError> {
+    let place = |source| MountError::Place { path: path.to_owned(), source };
+    let ours = mountinfo::at(path).map_err(place)?.filter(|mounted| mounted.file_system == FILE_SYSTEM);
+    Ok(ours.and_then(|mounted| {
+        let (major, minor) = mounted.device.split_once(':')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    }))
 }
 
 /// Layers hold set-user-id programs of every image: nobody but root may reach them outside of a container.

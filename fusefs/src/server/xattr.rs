@@ -4,7 +4,7 @@ use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
 use fuser::ReplyXattr;
 
-use super::{Server, Shared};
+use super::{Server, Shared, present};
 use crate::{Failure, OpaqueForm, ino::Inode};
 
 /// Prefix of the attributes that the kernel shows to privileged processes only.
@@ -57,7 +57,7 @@ impl Shared {
     pub(super) fn answer_sized(&self, size: u32, value: &[u8], reply: ReplyXattr) {
         match u32::try_from(value.len()) {
             Ok(len) if size == 0 => reply.size(len),
-            Ok(len) if len <= size => reply.data(value),
+            Ok(len) if len <= size => reply.data(&present(value)),
             _ => reply.error(self.errno(&Failure::BufferTooSmall)),
         }
     }

@@ -39,10 +39,11 @@ fn the_mount_is_named_closed_to_others_and_keeps_suid_and_devices() {
     if let Ok(limit) = std::fs::read_to_string(format!("/sys/fs/fuse/connections/{number}/max_background")) {
         assert_eq!(limit.trim(), "65535");
     }
-    let (fd, offered) = fixture.connection.hand_over();
+    let (fd, state) = fixture.connection.hand_over();
     assert!(fd.as_raw_fd() > 2);
-    assert_eq!(offered.major, 7);
-    assert!(offered.minor >= 31 && offered.max_readahead >= 4096 && offered.flags != 0, "{offered:?}");
+    let settled = state.init;
+    assert_eq!((settled.major, format!("{}:{}", state.device.0, state.device.1).as_str()), (7, device));
+    assert!(settled.minor >= 31 && settled.max_readahead >= 4096 && settled.flags != 0, "{state:?}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod connection;
 mod directories;
 mod fixture;
 mod handles;
+mod handover;
 mod memory;
 mod model;
 mod nodes;

@@ -71,14 +71,19 @@ impl Layer {
     }
 }
 
-/// A tar archive of `files`.
+/// A tar archive of `files`, which are in `usr`.
 pub(crate) fn archive(files: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {
+    archive_in("usr", files)
+}
+
+/// A tar archive of `files`, which are in one directory.
+pub(crate) fn archive_in(name: &str, files: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     let mut directory = tar::Header::new_gnu();
     directory.set_entry_type(tar::EntryType::Directory);
     directory.set_mode(0o755);
     directory.set_size(0);
-    archive.append_data(&mut directory, "usr/", std::io::empty()).unwrap();
+    archive.append_data(&mut directory, format!("{name}/"), std::io::empty()).unwrap();
     for (path, bytes) in files {
         let mut header = tar::Header::new_gnu();
         header.set_mode(0o644);

@@ -3,32 +3,23 @@
 use std::{
     collections::BTreeMap,
     fs,
+    ops::{Deref, DerefMut},
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
 
-use hyper_util::rt::TokioIo;
 use nix::sys::signal::Signal;
-use proto::{
-    snapshots::{
-        CleanupRequest, Info, ListSnapshotsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest,
-        UsageRequest, ViewSnapshotRequest, snapshots_client::SnapshotsClient,
-    },
-    types::Mount,
-};
 use snapshotter::admin::{LayerStatus, OutcomeStatus, Status, ask_metrics, ask_status};
 use tempfile::TempDir;
-use testkit::peers::starlingd::Starlingd;
-use tokio::net::UnixStream;
-use tonic::{
-    Code,
-    transport::{Channel, Endpoint, Uri},
+use testkit::{peers::starlingd::Starlingd, scratch::mounts_below};
+
+use super::{
+    client::Client,
+    image::{Image, Layer},
 };
 
-use super::image::{Image, Labels, Layer};
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_starlingd");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_starlingd");
 
 /// Nothing is fetched but what is asked for.
 pub(crate) const ON_DEMAND: &str = "noprefetch = true\nno_background_fetch = true\n";
@@ -37,18 +28,9 @@ pub(crate) const ON_DEMAND: &str = "noprefetch = true\nno_background_fetch = tru
 pub(crate) struct Node {
     pub(crate) directory: TempDir,
     pub(crate) daemon: Starlingd,
-    client: SnapshotsClient<Channel>,
+    client: Client,
     config: String,
     mounted: Vec<PathBuf>,
-}
-
-/// What Prepare answered.
-#[derive(Debug)]
-pub(crate) enum Prepared {
-    /// `AlreadyExists`, and the committed snapshot by its name.
-    Lazy(String),
-    /// Mounts to unpack into.
-    Ordinary(Vec<Mount>),
 }
 
 // === impl Node ===
@@ -57,7 +39,15 @@ impl Node {
     pub(crate) async fn start(config: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let daemon = Starlingd::start(Path::new(PROGRAM), directory.path(), config).unwrap();
-        let client = connect(daemon.address()).await;
+        let client = Client::connect(&daemon.address()).await.unwrap();
+        Self { directory, daemon, client, config: config.to_owned(), mounted: Vec::new() }
+    }
+
+    /// The same, with the daemon `program` under a holder, which starts it again whenever it ends.
+    pub(crate) async fn start_held(program: &Path, config: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let daemon = Starlingd::start_held(&holder(), program, directory.path(), config).unwrap();
+        let client = Client::connect(&daemon.address()).await.unwrap();
         Self { directory, daemon, client, config: config.to_owned(), mounted: Vec::new() }
     }
 
@@ -66,96 +56,15 @@ impl Node {
         let status = self.daemon.end(signal).unwrap();
         assert!(signal == Signal::SIGKILL || status.code() == Some(0), "{status}");
         self.daemon = Starlingd::start(Path::new(PROGRAM), self.directory.path(), &self.config).unwrap();
-        self.client = connect(self.daemon.address()).await;
-    }
-
-    /// One layer of a pull: Prepare, and if that says that the layer is there, the look-up that follows.
-    pub(crate) async fn prepare(&mut self, labels: &Labels, parent: &str) -> Prepared {
-        let target = labels["containerd.io/snapshot.ref"].clone();
-        let request = PrepareSnapshotRequest {
-            snapshotter: "starling".to_owned(),
-            key: format!("extract-{target}-{parent}"),
-            parent: parent.to_owned(),
-            labels: labels.clone(),
-        };
-        match self.client.prepare(request).await {
-            Ok(answer) => Prepared::Ordinary(answer.into_inner().mounts),
-            Err(status) => {
-                assert_eq!(status.code(), Code::AlreadyExists, "{status}");
-                let found = self.list(&format!("labels.\"containerd.io/snapshot.ref\"=={target}")).await;
-                let mut found = found.into_iter().filter(|info| info.parent == parent);
-                Prepared::Lazy(found.next().expect("the snapshot that Prepare said is there").name)
-            }
-        }
-    }
-
-    /// Pulls the whole image, which must be lazy; the names of its snapshots.
-    pub(crate) async fn pull(&mut self, image: &Image) -> Vec<String> {
-        let labels: Vec<_> = (0..image.layers.len()).map(|n| image.containerd_labels(n)).collect();
-        self.pull_with(&labels).await
-    }
-
-    pub(crate) async fn pull_with(&mut self, labels: &[Labels]) -> Vec<String> {
-        let mut names = Vec::<String>::new();
-        for labels in labels {
-            let parent = names.last().cloned().unwrap_or_default();
-            match self.prepare(labels, &parent).await {
-                Prepared::Lazy(name) => names.push(name),
-                Prepared::Ordinary(_) => panic!("a layer fell back: {}", self.daemon.log()),
-            }
-        }
-        names
-    }
-
-    pub(crate) async fn list(&mut self, filter: &str) -> Vec<Info> {
-        let filters = if filter.is_empty() { Vec::new() } else { vec![filter.to_owned()] };
-        let request = ListSnapshotsRequest { filters, ..Default::default() };
-        let mut stream = self.client.list(request).await.unwrap().into_inner();
-        let mut infos = Vec::new();
-        while let Some(part) = stream.message().await.unwrap() {
-            infos.extend(part.info);
-        }
-        infos
-    }
-
-    pub(crate) async fn view(&mut self, key: &str, parent: &str) -> Vec<Mount> {
-        let request =
-            ViewSnapshotRequest { key: key.to_owned(), parent: parent.to_owned(), ..Default::default() };
-        self.client.view(request).await.unwrap().into_inner().mounts
+        self.client = Client::connect(&self.daemon.address()).await.unwrap();
     }
 
     /// Mounts a view of `parent` as a container's root; unmounted with the node.
     pub(crate) async fn mount(&mut self, key: &str, parent: &str) -> PathBuf {
-        let mounts = self.view(key, parent).await;
-        let [mount] = mounts.as_slice() else { panic!("{mounts:?}") };
         let target = self.directory.path().join(key);
-        fs::create_dir(&target).unwrap();
-        let options = mount.options.join(",");
-        let (source, kind) = (mount.source.as_str(), mount.r#type.as_str());
-        nix::mount::mount(
-            Some(source),
-            &target,
-            Some(kind),
-            nix::mount::MsFlags::MS_RDONLY,
-            Some(options.as_str()),
-        )
-        .unwrap();
+        self.client.mount(key, parent, &target).await;
         self.mounted.push(target.clone());
         target
-    }
-
-    pub(crate) async fn remove(&mut self, key: &str) {
-        let request = RemoveSnapshotRequest { key: key.to_owned(), ..Default::default() };
-        self.client.remove(request).await.unwrap();
-    }
-
-    pub(crate) async fn cleanup(&mut self) {
-        self.client.cleanup(CleanupRequest::default()).await.unwrap();
-    }
-
-    pub(crate) async fn usage(&mut self, key: &str) -> i64 {
-        let request = UsageRequest { key: key.to_owned(), ..Default::default() };
-        self.client.usage(request).await.unwrap().into_inner().size
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -223,20 +132,37 @@ impl Node {
     }
 }
 
+/// The holder, which is built with all programs.
+pub(crate) fn holder() -> PathBuf {
+    let path = Path::new(PROGRAM).with_file_name("starling-holder");
+    assert!(path.exists(), "{} is missing: build it with cargo build --workspace --bins", path.display());
+    path
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
         for target in &self.mounted {
             // A test that failed half-way has less to unmount.
             let _ = nix::mount::umount2(target, nix::mount::MntFlags::MNT_DETACH);
         }
+        // One that ended while it was in use has left its mount.
+        let _ = self.daemon.end(Signal::SIGTERM);
+        for left in mounts_below(self.directory.path()) {
+            let _ = nix::mount::umount2(&left, nix::mount::MntFlags::MNT_DETACH);
+        }
     }
 }
 
-async fn connect(address: PathBuf) -> SnapshotsClient<Channel> {
-    let connect = move |_: Uri| {
-        let address = address.clone();
-        async move { UnixStream::connect(address).await.map(TokioIo::new) }
-    };
-    let endpoint = Endpoint::from_static("http://socket");
-    SnapshotsClient::new(endpoint.connect_with_connector(tower::service_fn(connect)).await.unwrap())
+impl Deref for Node {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl DerefMut for Node {
+    fn deref_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
 }

@@ -1,4 +1,4 @@
-//! The daemon under test, as a process of its own.
+//! The daemon under test, as a process of its own; by itself or under `starling-holder`.
 
 use std::{
     fs,
@@ -8,8 +8,11 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
-use nix::sys::signal::Signal;
+use anyhow::{Context, Result};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use super::{containerd::Plugin, process::Process};
 
@@ -19,8 +22,10 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// A running `starlingd`; ended with SIGTERM when dropped.
 #[derive(Debug)]
 pub struct Starlingd {
+    /// The daemon, or its holder.
     process: Process,
     dir: PathBuf,
+    held: bool,
 }
 
 // === impl Starlingd ===
@@ -40,9 +45,23 @@ impl Starlingd {
     /// # Errors
     /// As [`Self::start`].
     pub fn start_logging(program: &Path, dir: &Path, config: &str, level: &str) -> Result<Self> {
+        let command = Command::new(program);
+        Self::spawn(command, dir, config, level, false)
+    }
+
+    /// As [`Self::start`], but started and held by the program `holder`, which starts it again when it ends.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_held(holder: &Path, program: &Path, dir: &Path, config: &str) -> Result<Self> {
+        let mut command = Command::new(holder);
+        command.arg("--socket").arg(dir.join("holder.sock")).arg("--").arg(program);
+        Self::spawn(command, dir, config, "debug", true)
+    }
+
+    fn spawn(mut command: Command, dir: &Path, config: &str, level: &str, held: bool) -> Result<Self> {
         fs::create_dir_all(dir)?;
         fs::write(dir.join("config.toml"), config)?;
-        let mut command = Command::new(program);
         command
             .arg("--address")
             .arg(dir.join("starling.sock"))
@@ -52,7 +71,7 @@ impl Starlingd {
             .arg(dir.join("root"))
             .args(["--log-level", level]);
         let process = Process::spawn("starlingd", &mut command, &dir.join("starlingd.log"))?;
-        let mut daemon = Self { process, dir: dir.to_owned() };
+        let mut daemon = Self { process, dir: dir.to_owned(), held };
         let address = daemon.address();
         daemon.process.wait_until(START_LIMIT, || UnixStream::connect(&address).is_ok())?;
         Ok(daemon)
@@ -78,9 +97,25 @@ impl Starlingd {
         self.dir.join("root")
     }
 
-    /// Its process number.
+    /// Its process number; of one that is held, that of the latest.
     pub fn pid(&self) -> u32 {
+        let held = || fs::read_to_string(self.root().join("lock")).ok()?.trim().parse().ok();
+        if self.held { held().unwrap_or(0) } else { self.process.id() }
+    }
+
+    /// The process that was started: the holder of one that is held, else the daemon.
+    pub fn holder(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Ends one that is held by SIGKILL; its holder starts the next.
+    ///
+    /// # Errors
+    /// There is no such process right now.
+    pub fn kill(&self) -> Result<()> {
+        let pid = i32::try_from(self.pid())?;
+        anyhow::ensure!(self.held && pid > 0, "no daemon that is held");
+        kill(Pid::from_raw(pid), Signal::SIGKILL).with_context(|| format!("kill process {pid}"))
     }
 
     /// All it logged, starts before this one included.
@@ -88,7 +123,7 @@ impl Starlingd {
         self.process.log()
     }
 
-    /// Sends `signal` and waits for the end.
+    /// Sends `signal` and waits for the end; to the holder if there is one.
     ///
     /// # Errors
     /// The process is gone already, or does not end in time.

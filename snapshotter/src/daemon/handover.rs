@@ -1,0 +1,79 @@
+//! The FUSE connection comes from a predecessor and goes to a successor.
+//!
+//! It is kept by the service manager from before the first container uses it until nobody can any more, so that it
+//! outlives the daemon however that ends. The descriptor's name holds all that a successor must know.
+
+use std::path::Path;
+
+use fusefs::{Connection, ConnectionState, MountError, MountOptions, Opened, Predecessor};
+use tokio::runtime::Handle;
+
+use crate::{
+    fd_store::{self, Inherited},
+    in_use::in_use,
+};
+
+/// The predecessor's connection, or a new one. It is not served yet.
+pub(super) fn connect(
+    mountpoint: &Path,
+    inherited: Vec<Inherited>,
+    options: MountOptions,
+) -> Result<Connection, MountError> {
+    let predecessors = inherited.into_iter().filter_map(predecessor).collect();
+    let opened = Connection::open(mountpoint, predecessors, options, Handle::current())?;
+    let Opened { connection, resumed, dead } = opened;
+    dead.iter().for_each(discard);
+    if resumed {
+        tracing::info!("the predecessor's layers stay mounted");
+    } else {
+        keep(&connection);
+    }
+    Ok(connection)
+}
+
+fn predecessor(inherited: Inherited) -> Option<Predecessor> {
+    let Inherited { name, descriptor } = inherited;
+    match name.parse() {
+        Ok(state) => Some(Predecessor { state, device: descriptor }),
+        Err(error) => {
+            tracing::warn!(name, %error, "a descriptor that the service manager kept is of no use");
+            None
+        }
+    }
+}
+
+fn keep(connection: &Connection) {
+    let (device, state) = connection.hand_over();
+    match fd_store::keep(&state.to_string(), device) {
+        Ok(true) => {}
+        Ok(false) => tracing::info!(
+            "nothing keeps the mount of lazy layers for a successor: running containers lose it with this process; \
+             start the daemon by systemd or starling-holder"
+        ),
+        Err(error) => tracing::warn!(%error, "the service manager does not keep the mount of lazy layers"),
+    }
+}
+
+fn discard(state: &ConnectionState) {
+    if let Err(error) = fd_store::discard(&state.to_string()) {
+        tracing::warn!(%error, "the service manager keeps what is of no use");
+    }
+}
+
+/// Unmounts the connection, unless something stands on it; then it waits for a successor, if it is kept for one.
+pub(super) fn leave(connection: &Connection) {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    if in_use(&mounts, connection.mountpoint()) {
+        tracing::warn!(
+            "containers still use lazy layers: their mount is left to the next daemon, and is out of reach until then"
+        );
+        return;
+    }
+    if let Err(error) = connection.unmount() {
+        tracing::warn!(error = crate::logging::chain(&error), "the mount of lazy layers is left");
+    }
+    // One that lives on in another mount namespace is still needed.
+    if !connection.is_served() {
+        discard(&connection.hand_over().1);
+    }
+}

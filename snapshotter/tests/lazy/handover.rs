@@ -1,0 +1,253 @@
+//! The daemon comes and goes, by force or in order, and whoever reads notices nothing but a pause.
+
+use std::{
+    fs,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use testkit::{
+    registry::{Fault, On, RegistryOptions, TestRegistry},
+    requires,
+    scratch::mounts_below,
+    skip_unless,
+};
+
+use crate::{
+    image::{Image, Layer},
+    node::{Node, ON_DEMAND, PROGRAM},
+    pulse::Pulse,
+    readers::{self, Readers},
+};
+
+/// Small fetches, so that there is always something missing.
+const SMALL: &str = "noprefetch = true\nno_background_fetch = true\n\
+    [store]\nmin_window = \"64KiB\"\nmax_window = \"128KiB\"\n";
+
+fn registry() -> TestRegistry {
+    TestRegistry::start(RegistryOptions::default()).unwrap()
+}
+
+/// Kills of a test run; set in the environment to measure with more.
+fn kills() -> u32 {
+    std::env::var("STARLING_KILLS").map_or(20, |text| text.parse().unwrap())
+}
+
+/// A held daemon with an image of one small layer, and a container's root of it.
+async fn held(registry: &TestRegistry) -> (Node, Image, PathBuf) {
+    let layer = Layer::new(registry, 7, 4, 300_000);
+    let image = Image::push(registry, "held", vec![layer]);
+    let mut node = Node::start_held(Path::new(PROGRAM), ON_DEMAND).await;
+    let names = node.pull(&image).await;
+    let root = node.mount("container", &names[0]).await;
+    (node, image, root)
+}
+
+/// Waits until another process than `before` is the daemon and answers.
+async fn successor(node: &Node, before: u32) -> u32 {
+    let began = Instant::now();
+    loop {
+        if let Ok(status) = snapshotter::admin::ask_status(&node.daemon.admin())
+            && status.pid != before
+        {
+            return status.pid;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "no successor: {}", node.daemon.log());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_notice_nothing_of_kills_but_a_pause() {
+    skip_unless!(requires::fuse());
+    let registry = registry();
+    let layers = vec![
+        Layer::new(&registry, 1, 8, 500_000),
+        Layer::new(&registry, 2, 1500, 2000),
+        Layer::new(&registry, 3, 1, 32 << 20),
+    ];
+    let named = |layer: Layer, name: &str| readers::renamed(&registry, layer, name);
+    let layers: Vec<_> = layers.into_iter().zip(["few", "many", "large"]).map(|(l, n)| named(l, n)).collect();
+    let image = Image::push(&registry, "read", layers);
+    let mut node = Node::start_held(Path::new(PROGRAM), SMALL).await;
+    let names = node.pull(&image).await;
+    let root = node.mount("container", names.last().unwrap()).await;
+    let readers = Readers::start(&root, &image.layers);
+    let pulse = Pulse::start(&root.join("few/file-0"));
+
+    let mut random = StdRng::seed_from_u64(0x5eed);
+    let mut killed = Vec::new();
+    for _ in 0..kills() {
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..500))).await;
+        // The one that was killed last may have no successor yet.
+        let began = Instant::now();
+        loop {
+            killed.push(Instant::now());
+            if node.daemon.kill().is_ok() {
+                break;
+            }
+            killed.pop();
+            assert!(began.elapsed() < Duration::from_secs(20), "no daemon: {}", node.daemon.log());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    let pid = successor(&node, 0).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let done = readers.stop();
+    let pauses = pulse.stop().pauses(&killed);
+    println!("{} kills, {done:?}, {pauses}", killed.len());
+    assert!(done.iter().all(|(_, count)| *count > 20), "{done:?}");
+    assert!(pauses.longest() < Duration::from_secs(10), "{pauses}");
+    let log = node.daemon.log();
+    assert!(!log.contains("read of a layer failed"), "{log}");
+    assert_eq!(mounts_below(&node.daemon.root()).len(), 1, "one mount, the first");
+    assert_eq!(node.daemon.pid(), pid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_waits_for_the_registry_is_answered_by_the_successors_successor() {
+    skip_unless!(requires::fuse());
+    let registry = registry();
+    let (node, image, root) = held(&registry).await;
+    registry.clear_requests();
+    registry.inject(On::Blob, Fault::Stall, None);
+    let reader = std::thread::spawn(move || fs::read(root.join("usr/file-2")).unwrap());
+    for asked in 1..3 {
+        let began = Instant::now();
+        // The successor asks for itself what its predecessor had asked for.
+        while registry.requests().len() < asked {
+            assert!(
+                began.elapsed() < Duration::from_secs(10),
+                "nothing was asked for: {}",
+                node.daemon.log()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let before = node.daemon.pid();
+        node.daemon.kill().unwrap();
+        successor(&node, before).await;
+        assert!(!reader.is_finished());
+    }
+    registry.clear_faults();
+    assert!(reader.join().unwrap() == image.layers[0].files["usr/file-2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orderly_end_leaves_what_is_in_use_to_the_successor() {
+    skip_unless!(requires::fuse());
+    let registry = registry();
+    let (mut node, image, root) = held(&registry).await;
+    let open = fs::File::open(root.join("usr/file-1")).unwrap();
+    let before = node.daemon.pid();
+    kill(Pid::from_raw(before.cast_signed()), Signal::SIGTERM).unwrap();
+    successor(&node, before).await;
+    let mut bytes = vec![0; 300_000];
+    open.read_exact_at(&mut bytes, 0).unwrap();
+    assert!(bytes == image.layers[0].files["usr/file-1"]);
+
+    // The end of the holder is the end: what is not in the kernel's memory is an error, and at once.
+    assert!(node.daemon.end(Signal::SIGTERM).unwrap().success());
+    let asked = Instant::now();
+    let error = fs::read(root.join("usr/file-3")).unwrap_err();
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    assert_eq!(error.raw_os_error(), Some(nix::libc::ENOTCONN), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_without_users_leaves_nothing_mounted_and_nothing_kept() {
+    skip_unless!(requires::fuse());
+    let node = Node::start_held(Path::new(PROGRAM), "").await;
+    let before = node.daemon.pid();
+    kill(Pid::from_raw(before.cast_signed()), Signal::SIGTERM).unwrap();
+    successor(&node, before).await;
+    assert_eq!(mounts_below(&node.daemon.root()).len(), 1);
+    let holder = Pid::from_raw(node.daemon.holder().cast_signed());
+    let devices = fs::read_dir(format!("/proc/{holder}/fd")).unwrap().flatten();
+    let devices = devices.filter(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == Path::new("/dev/fuse")));
+    assert_eq!(devices.count(), 1, "the first connection was given up");
+    assert!(!node.daemon.log().contains("the predecessor's layers stay mounted"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_program_in_its_place_goes_on_serving() {
+    skip_unless!(requires::fuse());
+    let registry = registry();
+    let layer = Layer::new(&registry, 9, 3, 200_000);
+    let image = Image::push(&registry, "upgrade", vec![layer]);
+    let installed = tempfile::tempdir().unwrap();
+    let program = installed.path().join("starlingd");
+    fs::copy(PROGRAM, &program).unwrap();
+    let mut node = Node::start_held(&program, ON_DEMAND).await;
+    let names = node.pull(&image).await;
+    let root = node.mount("container", &names[0]).await;
+    let open = fs::File::open(root.join("usr/file-1")).unwrap();
+
+    let newer = installed.path().join("newer");
+    fs::copy(PROGRAM, &newer).unwrap();
+    fs::rename(&newer, &program).unwrap();
+    let before = node.daemon.pid();
+    assert!(running(before).ends_with("(deleted)"));
+    kill(Pid::from_raw(node.daemon.holder().cast_signed()), Signal::SIGHUP).unwrap();
+    let after = successor(&node, before).await;
+    assert_eq!(Path::new(&running(after)), program);
+    let mut bytes = vec![0; 200_000];
+    open.read_exact_at(&mut bytes, 0).unwrap();
+    assert!(bytes == image.layers[0].files["usr/file-1"]);
+    assert!(fs::read(root.join("usr/file-2")).unwrap() == image.layers[0].files["usr/file-2"]);
+}
+
+/// The file that process `pid` runs.
+fn running(pid: u32) -> String {
+    fs::read_link(format!("/proc/{pid}/exe")).unwrap().into_os_string().into_string().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_of_another_version_or_a_damaged_one_needs_no_registry() {
+    skip_unless!(requires::fuse());
+    let registry = registry();
+    let (node, image, root) = held(&registry).await;
+    let layer = &image.layers[0];
+    let open = fs::File::open(root.join("usr/file-0")).unwrap();
+    // A read per file brings all bytes; a later daemon finds them recorded.
+    assert!(node.read(layer) == layer.files);
+    node.eventually("what was fetched is recorded", |node| recorded(node) > 0).await;
+    drop(registry);
+
+    let index = layer_directory(&node).join("index");
+    let good = fs::read(&index).unwrap();
+    let mut other_version = good.clone();
+    other_version[8] ^= 0x7f;
+    let damaged = vec![0x55; good.len() / 2];
+    for (round, bytes) in [other_version, damaged, Vec::new()].into_iter().enumerate() {
+        let new = index.with_extension("test");
+        fs::write(&new, bytes).unwrap();
+        fs::rename(&new, &index).unwrap();
+        let before = node.daemon.pid();
+        node.daemon.kill().unwrap();
+        successor(&node, before).await;
+        assert_eq!(fs::read(&index).unwrap(), good);
+        readers::evict(&open);
+        let mut bytes = vec![0; 300_000];
+        open.read_exact_at(&mut bytes, 0).unwrap();
+        assert!(bytes == layer.files["usr/file-0"]);
+        let rebuilt = node.daemon.log().matches("built the index again from the kept TOC").count();
+        assert_eq!(rebuilt, round + 1);
+    }
+}
+
+fn layer_directory(node: &Node) -> PathBuf {
+    let mut entries = fs::read_dir(node.daemon.root().join("layers")).unwrap();
+    entries.next().unwrap().unwrap().path()
+}
+
+/// Chunks on record: bits in the file after its header.
+fn recorded(node: &Node) -> u32 {
+    let bytes = fs::read(layer_directory(node).join("chunks")).unwrap();
+    bytes.iter().skip(24).map(|byte| byte.count_ones()).sum()
+}
