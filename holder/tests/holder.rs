@@ -267,8 +267,11 @@ fn a_program_that_is_missing_is_tried_again() {
     thread::sleep(Duration::from_millis(100));
     // Renamed into its place: a file that is being written cannot be run.
     let new = dir.path().join("new");
-    fs::write(&new, format!("#!/bin/sh\necho started $$ - > {}/journal\nsleep 600\n", dir.path().display()))
-        .unwrap();
+    fs::write(
+        &new,
+        format!("#!/bin/sh\necho started $$ - > {}/journal\nexec sleep 600\n", dir.path().display()),
+    )
+    .unwrap();
     fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     fs::rename(&new, &program).unwrap();
     let (pid, _) = holder.start_number(1);

@@ -163,15 +163,26 @@ async fn an_orderly_end_leaves_what_is_in_use_to_the_successor() {
 async fn an_end_without_users_leaves_nothing_mounted_and_nothing_kept() {
     skip_unless!(requires::fuse());
     let node = Node::start_held(Path::new(PROGRAM), "").await;
-    let before = node.daemon.pid();
-    kill(Pid::from_raw(before.cast_signed()), Signal::SIGTERM).unwrap();
-    successor(&node, before).await;
-    assert_eq!(mounts_below(&node.daemon.root()).len(), 1);
-    let holder = Pid::from_raw(node.daemon.holder().cast_signed());
-    let devices = fs::read_dir(format!("/proc/{holder}/fd")).unwrap().flatten();
-    let devices = devices.filter(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == Path::new("/dev/fuse")));
-    assert_eq!(devices.count(), 1, "the first connection was given up");
+    let began = Instant::now();
+    loop {
+        let before = node.daemon.pid();
+        kill(Pid::from_raw(before.cast_signed()), Signal::SIGTERM).unwrap();
+        successor(&node, before).await;
+        assert_eq!(mounts_below(&node.daemon.root()).len(), 1);
+        // A mount namespace that was made meanwhile has a copy of the mount, whose connection is given up by the daemon
+        // after the next.
+        if devices(node.daemon.holder()) == 1 {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "the holder keeps what nobody needs");
+    }
     assert!(!node.daemon.log().contains("the predecessor's layers stay mounted"));
+}
+
+/// FUSE connections that a process keeps.
+fn devices(pid: u32) -> usize {
+    let devices = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    devices.filter(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == Path::new("/dev/fuse"))).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]
