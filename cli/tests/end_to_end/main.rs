@@ -6,5 +6,6 @@
 
 mod containerd;
 mod docker;
+mod handover;
 mod node;
 mod starling;

@@ -49,13 +49,22 @@ impl Node {
 
     /// The same, with this configuration of the daemon.
     pub(crate) fn start_with(plugin: &str, config: &str) -> Self {
+        Self::start_by(plugin, |dir| Starlingd::start(&program("starlingd"), dir, config))
+    }
+
+    /// The same, with the daemon under a holder, which starts it again whenever it ends.
+    pub(crate) fn start_held(plugin: &str, config: &str) -> Self {
+        let holder = program("starling-holder");
+        Self::start_by(plugin, |dir| Starlingd::start_held(&holder, &program("starlingd"), dir, config))
+    }
+
+    fn start_by(plugin: &str, start: impl FnOnce(&Path) -> anyhow::Result<Starlingd>) -> Self {
         let registry = TestRegistry::start(RegistryOptions::default()).unwrap();
         let plain = sample_image::python().unwrap();
         registry.add_layout(&plain, sample_image::TAG, REPOSITORY, PLAIN).unwrap();
         registry.add_layout(&converted(&plain), ESTARGZ, REPOSITORY, ESTARGZ).unwrap();
         let scratch = Scratch::new("starling-e2e-").unwrap();
-        let daemon =
-            Starlingd::start(&program("starlingd"), &scratch.path().join("starling"), config).unwrap();
+        let daemon = start(&scratch.path().join("starling")).unwrap();
         let containerd =
             Containerd::start(&scratch.path().join("containerd"), Some(&daemon.plugin(plugin))).unwrap();
         Self { containerd, daemon, registry, scratch, plugin: plugin.to_owned() }

@@ -62,8 +62,10 @@ fn discard(state: &ConnectionState) {
 
 /// Unmounts the connection, unless something stands on it; then it waits for a successor, if it is kept for one.
 pub(super) fn leave(connection: &Connection) {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    if in_use(&mounts, connection.mountpoint()) {
+    // In a pod, the containers are in the mount table of the node, which its first process shows.
+    let tables = ["/proc/self/mountinfo", "/proc/1/mountinfo"];
+    let tables = tables.map(|table| std::fs::read_to_string(table).unwrap_or_default());
+    if tables.iter().any(|mounts| in_use(mounts, connection.mountpoint())) {
         tracing::warn!(
             "containers still use lazy layers: their mount is left to the next daemon, and is out of reach until then"
         );

@@ -20,6 +20,7 @@ use testkit::{
 };
 
 use crate::{
+    client::Client,
     image::{Image, Layer},
     node::{Node, ON_DEMAND, PROGRAM},
     pulse::Pulse,
@@ -183,6 +184,29 @@ async fn an_end_without_users_leaves_nothing_mounted_and_nothing_kept() {
 fn devices(pid: u32) -> usize {
     let devices = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
     devices.filter(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == Path::new("/dev/fuse"))).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mount_that_somebody_took_away_is_served_for_those_who_use_it() {
+    skip_unless!(requires::fuse());
+    let registry = registry();
+    let (mut node, image, root) = held(&registry).await;
+    let truth = &image.layers[0].files;
+    let layers = node.daemon.root().join("snapshotter/l");
+    nix::mount::umount2(&layers, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    for file in ["usr/file-0", "usr/file-1"] {
+        let before = node.daemon.pid();
+        node.daemon.kill().unwrap();
+        successor(&node, before).await;
+        assert!(fs::read(root.join(file)).unwrap() == truth[file]);
+    }
+    assert_eq!((mounts_below(&layers).len(), devices(node.daemon.holder())), (1, 2));
+    *node = Client::connect(&node.daemon.address()).await.unwrap();
+    let infos = node.list("").await;
+    let name = &infos.iter().find(|info| info.name != "container").unwrap().name;
+    let new = node.mount("new", name).await;
+    assert!(fs::read(new.join("usr/file-2")).unwrap() == truth["usr/file-2"]);
+    assert!(fs::read(root.join("usr/file-3")).unwrap() == truth["usr/file-3"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
