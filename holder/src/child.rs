@@ -21,7 +21,7 @@ use nix::{
     unistd::{ForkResult, Pid, execvpe, fork, getpid},
 };
 
-use crate::{doing, shelf::Shelf};
+use crate::{doing, shelf::Shelf, spared::Before};
 
 /// The first descriptor that is passed on (`SD_LISTEN_FDS_START`).
 const FIRST: RawFd = 3;
@@ -40,9 +40,14 @@ pub(crate) struct Child {
 
 impl Child {
     /// Starts `command` from its file, which may be another one than the last time, with all of `shelf`. `socket` is where
-    /// it sends to.
+    /// it sends to, `before` how this process was spared.
     #[allow(unsafe_code)]
-    pub(crate) fn start(command: &[CString], socket: &Path, shelf: &Shelf) -> io::Result<Self> {
+    pub(crate) fn start(
+        command: &[CString],
+        socket: &Path,
+        shelf: &Shelf,
+        before: &Before,
+    ) -> io::Result<Self> {
         let environment = environment(socket, shelf)?;
         let program = command.first().ok_or(io::ErrorKind::InvalidInput)?;
         let starting = || doing(format!("start {}", program.to_string_lossy()));
@@ -57,6 +62,7 @@ impl Child {
         match unsafe { fork() }.map_err(starting())? {
             ForkResult::Parent { child } => Ok(Self { pid: child, served: false }),
             ForkResult::Child => {
+                before.restore();
                 let Err(errno) = become_program(command, environment, &copies);
                 eprintln!("starling-holder: cannot start {}: {errno}", program.to_string_lossy());
                 // SAFETY: ends this copy at once, without what the original wants to do at its end.

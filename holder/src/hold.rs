@@ -25,6 +25,7 @@ use crate::{
     say,
     shelf::Shelf,
     socket::{self, Received, Socket},
+    spared::{self, Before},
 };
 
 /// The signals that are waited for rather than obeyed.
@@ -50,6 +51,7 @@ struct Program {
     keeper: Option<PathBuf>,
     restart: Restart,
     state: State,
+    before: Before,
 }
 
 #[derive(Debug)]
@@ -82,7 +84,8 @@ impl Holder {
             kept.into_iter().for_each(|(name, descriptor)| shelf.store(&name, vec![descriptor]));
         }
         let state = State::Waits(Instant::now());
-        let program = Program { command, keeper, restart: Restart::default(), state };
+        let before = spared::this_process();
+        let program = Program { command, keeper, restart: Restart::default(), state, before };
         Self::new(socket, shelf, Some(program))
     }
 
@@ -208,7 +211,7 @@ impl Holder {
             return Some(0);
         }
         if Instant::now() >= until {
-            program.state = match Child::start(&program.command, &self.path, &self.shelf) {
+            program.state = match Child::start(&program.command, &self.path, &self.shelf, &program.before) {
                 Ok(child) => State::Runs(child),
                 Err(error) => {
                     say(error);

@@ -16,6 +16,7 @@ mod outside;
 mod restart;
 mod shelf;
 mod socket;
+mod spared;
 
 use std::{io, process::ExitCode};
 

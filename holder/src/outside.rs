@@ -93,14 +93,13 @@ fn outcome(mut pipe: PipeReader) -> io::Result<u8> {
     if answer.is_empty() { Ok(0) } else { Err(io::Error::other(answer)) }
 }
 
-/// Lets go of the pod's terminal and log, and of the kernel's wish to kill this process for memory.
+/// Lets go of the pod's terminal and log, and is spared when the node runs out of memory.
 fn detach() -> io::Result<()> {
     setsid()?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(&null)?;
     dup2_stdout(&null)?;
-    // Not the least of privileges is needed to keep a descriptor, but one is to be spared.
-    let _ = fs::write("/proc/self/oom_score_adj", "-1000");
+    crate::spared::this_process();
     Ok(dup2_stderr(&null)?)
 }
 

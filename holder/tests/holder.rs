@@ -248,6 +248,21 @@ fn signals_reach_the_daemon() {
 }
 
 #[test]
+fn a_lack_of_memory_hits_the_daemon_and_not_its_holder() {
+    let score =
+        |pid: u32| fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim().to_owned();
+    let spare = Command::new("sh").args(["-c", "echo -1000 > /proc/self/oom_score_adj"]).output().unwrap();
+    if !spare.status.success() {
+        return println!("skipped: sparing a process takes CAP_SYS_RESOURCE");
+    }
+    let dir = TempDir::new().unwrap();
+    let holder = Holder::start(&dir, "serves", &[]);
+    let (pid, _) = holder.start_number(1);
+    assert_eq!(score(holder.process.id()), "-1000");
+    assert_eq!(score(pid.cast_unsigned()), score(std::process::id()));
+}
+
+#[test]
 fn two_holders_do_not_share_a_socket() {
     let dir = TempDir::new().unwrap();
     let holder = Holder::start(&dir, "serves", &[]);

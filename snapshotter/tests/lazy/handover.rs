@@ -76,7 +76,8 @@ async fn readers_notice_nothing_of_kills_but_a_pause() {
     let named = |layer: Layer, name: &str| readers::renamed(&registry, layer, name);
     let layers: Vec<_> = layers.into_iter().zip(["few", "many", "large"]).map(|(l, n)| named(l, n)).collect();
     let image = Image::push(&registry, "read", layers);
-    let mut node = Node::start_held(Path::new(PROGRAM), SMALL).await;
+    let installed = Installed::new();
+    let mut node = Node::start_held(&installed.program, SMALL).await;
     let names = node.pull(&image).await;
     let root = node.mount("container", names.last().unwrap()).await;
     let readers = Readers::start(&root, &image.layers);
@@ -98,11 +99,18 @@ async fn readers_notice_nothing_of_kills_but_a_pause() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
-    let pid = successor(&node, 0).await;
+    let before = successor(&node, 0).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let upgraded = Instant::now();
+    let pid = installed.upgrade(&node, before).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     let done = readers.stop();
-    let pauses = pulse.stop().pauses(&killed);
-    println!("{} kills, {done:?}, {pauses}", killed.len());
+    let beats = pulse.stop();
+    let upgrade = beats.pauses(&[upgraded]).longest();
+    let kills = killed.len();
+    killed.push(upgraded);
+    let pauses = beats.pauses(&killed);
+    println!("{kills} kills and an upgrade, {done:?}, {pauses}; upgrade {upgrade:.1?}");
     assert!(done.iter().all(|(_, count)| *count > 20), "{done:?}");
     assert!(pauses.longest() < Duration::from_secs(10), "{pauses}");
     let log = node.daemon.log();
@@ -215,26 +223,44 @@ async fn another_program_in_its_place_goes_on_serving() {
     let registry = registry();
     let layer = Layer::new(&registry, 9, 3, 200_000);
     let image = Image::push(&registry, "upgrade", vec![layer]);
-    let installed = tempfile::tempdir().unwrap();
-    let program = installed.path().join("starlingd");
-    fs::copy(PROGRAM, &program).unwrap();
-    let mut node = Node::start_held(&program, ON_DEMAND).await;
+    let installed = Installed::new();
+    let mut node = Node::start_held(&installed.program, ON_DEMAND).await;
     let names = node.pull(&image).await;
     let root = node.mount("container", &names[0]).await;
     let open = fs::File::open(root.join("usr/file-1")).unwrap();
 
-    let newer = installed.path().join("newer");
-    fs::copy(PROGRAM, &newer).unwrap();
-    fs::rename(&newer, &program).unwrap();
     let before = node.daemon.pid();
-    assert!(running(before).ends_with("(deleted)"));
-    kill(Pid::from_raw(node.daemon.holder().cast_signed()), Signal::SIGHUP).unwrap();
-    let after = successor(&node, before).await;
-    assert_eq!(Path::new(&running(after)), program);
+    let after = installed.upgrade(&node, before).await;
+    assert_eq!(Path::new(&running(after)), installed.program);
     let mut bytes = vec![0; 200_000];
     open.read_exact_at(&mut bytes, 0).unwrap();
     assert!(bytes == image.layers[0].files["usr/file-1"]);
     assert!(fs::read(root.join("usr/file-2")).unwrap() == image.layers[0].files["usr/file-2"]);
+}
+
+/// A copy of the program that can be replaced.
+struct Installed {
+    program: PathBuf,
+    dir: tempfile::TempDir,
+}
+
+impl Installed {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("starlingd");
+        fs::copy(PROGRAM, &program).unwrap();
+        Self { program, dir }
+    }
+
+    /// Replaces the program, as a package does, and has the holder end the process `before`, which runs the old one.
+    async fn upgrade(&self, node: &Node, before: u32) -> u32 {
+        let newer = self.dir.path().join("newer");
+        fs::copy(PROGRAM, &newer).unwrap();
+        fs::rename(&newer, &self.program).unwrap();
+        assert!(running(before).ends_with("(deleted)"));
+        kill(Pid::from_raw(node.daemon.holder().cast_signed()), Signal::SIGHUP).unwrap();
+        successor(node, before).await
+    }
 }
 
 /// The file that process `pid` runs.
