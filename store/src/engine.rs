@@ -9,12 +9,16 @@ use crate::{
     BlobSource, StoreConfig,
     decode::Pool,
     fetch::{
-        activity::Activity, background::Background, bandwidth::Bandwidth, budget::Budget, reach::Bounds,
+        activity::Activity, background::Background, bandwidth::Bandwidth, budget::Budget, link::Link,
+        reach::Bounds,
     },
     flush::Flusher,
     plan::Planner,
     profile::{Shelf, Starts},
 };
+
+/// Windows that go on behind what was missed, over all layers. Each holds a connection.
+const TAILS: usize = 8;
 
 /// See the [module](self).
 pub(crate) struct Engine {
@@ -23,6 +27,9 @@ pub(crate) struct Engine {
     pub(crate) pool: Pool,
     pub(crate) budget: Arc<Budget>,
     pub(crate) activity: Activity,
+    pub(crate) link: Arc<Link>,
+    /// Windows that go on behind what was missed.
+    pub(crate) tails: Arc<Semaphore>,
     pub(crate) background: Arc<Background>,
     pub(crate) flusher: Flusher,
     /// Layers that are being opened: plans wait for them.
@@ -46,6 +53,8 @@ impl Engine {
             pool,
             budget: Budget::new(config.memory_budget),
             activity: Activity::new(),
+            link: Link::new(),
+            tails: Arc::new(Semaphore::new(TAILS)),
             background: Background::new(&config),
             flusher,
             openings: Activity::new(),

@@ -12,6 +12,7 @@ pub(crate) mod body;
 pub(crate) mod budget;
 pub(crate) mod in_flight;
 pub(crate) mod large;
+pub(crate) mod link;
 pub(crate) mod reach;
 pub(crate) mod receive;
 pub(crate) mod window;

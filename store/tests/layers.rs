@@ -15,6 +15,8 @@ mod durability;
 mod fault;
 #[path = "layers/isolation.rs"]
 mod isolation;
+#[path = "layers/link.rs"]
+mod link;
 #[path = "layers/model.rs"]
 mod model;
 #[path = "layers/opening.rs"]

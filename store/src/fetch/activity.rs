@@ -1,8 +1,8 @@
 //! Whether anyone waits: the background goes on only while no demand window makes progress.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
 /// Counts the demand windows that make progress, over all layers.
 #[derive(Debug, Clone)]
@@ -28,9 +28,15 @@ impl Activity {
         Busy { activity: self.clone(), counted: false }
     }
 
-    /// Whether nobody waits.
-    pub(crate) fn is_quiet(&self) -> bool {
-        *self.0.borrow() == 0
+    /// Waits until nobody has waited for anything for `pause`.
+    pub(crate) async fn quiet_for(&self, pause: Duration) {
+        let mut changes = self.0.subscribe();
+        // The sender lives as long as this, so that waiting cannot fail.
+        while changes.wait_for(|busy| *busy == 0).await.is_ok() {
+            if timeout(pause, changes.changed()).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Waits until nobody waits.

@@ -26,6 +26,10 @@ use crate::{Class, Layer, StoreConfig};
 
 const FIRST_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(60);
+/// For how long nobody may have waited when a window of the background is begun, in times of what a request takes. A program
+/// that starts waits again soon, and a response that has begun cannot be taken off the link at once.
+const QUIET: u32 = 8;
+const LONGEST_QUIET: Duration = Duration::from_millis(500);
 /// Windows of one layer at one time.
 const PER_LAYER: usize = 2;
 
@@ -93,7 +97,8 @@ impl Background {
                     continue;
                 }
             };
-            layer.engine.activity.quiet().await;
+            let first_byte = layer.engine.bandwidth(layer.source().as_ref()).first_byte();
+            layer.engine.activity.quiet_for((first_byte * QUIET).min(LONGEST_QUIET)).await;
             let reach = Reach { backward: 0, forward: self.window, sequential: false };
             let window = layer.next_window(0..u32::MAX, reach, Class::Background);
             let Some(window) = window else {

@@ -41,6 +41,11 @@ impl Bandwidth {
         estimate.bytes_per_second += (rate - estimate.bytes_per_second) * weight;
     }
 
+    /// How long it takes until the first byte of an answer comes.
+    pub(crate) fn first_byte(&self) -> Duration {
+        Duration::from_secs_f64(self.0.lock().first_byte.clamp(0.0, 60.0))
+    }
+
     /// Bytes that the link carries while a request is answered.
     pub(crate) fn product(&self) -> u64 {
         let estimate = *self.0.lock();

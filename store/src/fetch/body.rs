@@ -7,14 +7,14 @@ use tokio::{
     time::{Duration, Instant, timeout},
 };
 
-use super::activity::Busy;
+use super::{activity::Busy, link::Seat};
 use crate::{ByteStream, Class, Layer, ReadError, SourceError, SourceErrorKind, fetch::window::Window};
 
 /// A request without a byte for this long is no longer counted as activity, and gives its turn to others.
 pub(super) const STALL: Duration = Duration::from_secs(1);
 /// Fewest bytes a second with which a member may hold on to memory that others wait for.
 const SLOWEST: u64 = 64 << 10;
-/// A paused background request is read on after this long, so that no server takes it for dead.
+/// A response that is held back is read on after this long, so that no server takes it for dead.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How long it takes a paused request at most to see that its memory is waited for.
 const MEMORY_CHECK: Duration = Duration::from_millis(50);
@@ -27,6 +27,8 @@ pub(super) struct Body<'a> {
     held: Bytes,
     position: u64,
     busy: Busy,
+    seat: Seat,
+    held_back: bool,
     /// The background's turn, if it is one of the background's requests.
     turn: Option<OwnedSemaphorePermit>,
     /// When the member in hand was begun, and where.
@@ -45,12 +47,19 @@ impl<'a> Body<'a> {
         turn: Option<OwnedSemaphorePermit>,
     ) -> Self {
         let (position, held) = (window.span().start, Bytes::new());
-        Self { layer, window, stream, held, position, busy, turn, began: None, received: 0 }
+        let seat = layer.engine.link.seat();
+        let (held_back, began, received) = Default::default();
+        Self { layer, window, stream, held, position, busy, seat, held_back, turn, began, received }
     }
 
     /// Bytes received.
     pub(super) fn received(&self) -> u64 {
         self.received
+    }
+
+    /// Whether others went first at any time.
+    pub(super) fn was_held_back(&self) -> bool {
+        self.held_back
     }
 
     /// Waits for the first bytes at `start`, throwing away what is before.
@@ -103,7 +112,7 @@ impl<'a> Body<'a> {
     /// Waits for more, for a bounded time.
     async fn fill(&mut self) -> Result<(), ReadError> {
         let paused = Instant::now();
-        make_way(self.layer, self.window, self.began.is_some()).await;
+        self.make_way().await;
         let began = Instant::now();
         if let Some((member_began, _)) = &mut self.began {
             // The source was not asked for anything meanwhile.
@@ -120,7 +129,7 @@ impl<'a> Body<'a> {
                     }
                     self.window.owes(false);
                     self.received += bytes.len() as u64;
-                    self.layer.counters.received(self.window.class(), bytes.len() as u64);
+                    self.layer.counters.received(self.window.class_at(self.position), bytes.len() as u64);
                     self.held = bytes;
                     return self.check_pace();
                 }
@@ -128,6 +137,7 @@ impl<'a> Body<'a> {
                 Ok(None) => return Err(ended_early(self.position).into()),
                 Err(_) => {
                     self.busy.pause();
+                    self.seat.leave();
                     self.turn = None;
                     self.check_pace()?;
                 }
@@ -138,31 +148,36 @@ impl<'a> Body<'a> {
         }
     }
 
+    /// Leaves the link to those with a better claim, but not with memory that they wait for.
+    async fn make_way(&mut self) {
+        let latest = Instant::now() + LONGEST_PAUSE;
+        let at = self.position;
+        loop {
+            let mut changed = self.seat.watch();
+            if self.seat.claim(self.window.claim_at(at)) || Instant::now() >= latest {
+                return;
+            }
+            self.held_back = true;
+            let class = self.window.class_at(at);
+            if self.began.is_some() && self.layer.engine.budget.is_short(class) {
+                return;
+            }
+            tokio::select! {
+                _ = changed.changed() => {}
+                () = tokio::time::sleep(MEMORY_CHECK) => {}
+            }
+        }
+    }
+
     /// Memory that others wait for is not for members that hardly move.
     fn check_pace(&self) -> Result<(), ReadError> {
         let Some((began, before)) = self.began else { return Ok(()) };
         let seconds = began.elapsed().as_secs();
         let slow = seconds > 0 && self.received - before < seconds * SLOWEST;
-        if slow && self.layer.engine.budget.is_short(self.window.class()) {
+        if slow && self.layer.engine.budget.is_short(self.window.class_at(self.position)) {
             return Err(ReadError::GaveWay);
         }
         Ok(())
-    }
-}
-
-/// The background stands back while others get bytes, but not with memory that they wait for.
-async fn make_way(layer: &Layer, window: &Window, holds_memory: bool) {
-    let activity = &layer.engine.activity;
-    let latest = Instant::now() + LONGEST_PAUSE;
-    while window.class() == Class::Background && !activity.is_quiet() && Instant::now() < latest {
-        if holds_memory && layer.engine.budget.is_short(Class::Background) {
-            return;
-        }
-        tokio::select! {
-            () = activity.quiet() => {}
-            () = window.promoted() => {}
-            () = tokio::time::sleep(MEMORY_CHECK) => {}
-        }
     }
 }
 

@@ -96,9 +96,15 @@ impl InFlight {
         }
     }
 
-    /// The bytes of `chunks` are here and `job` decodes them. Says how urgent that is: read-ahead of a demand
-    /// window that nobody waits for is not demand.
-    pub(crate) fn decoding(&self, chunks: &[ChunkId], window: &Arc<Window>, job: &Arc<MemberJob>) -> Class {
+    /// The bytes of `chunks`, which are at `at` in the blob, are here and `job` decodes them. Says how urgent that is:
+    /// read-ahead of a demand window that nobody waits for is not demand.
+    pub(crate) fn decoding(
+        &self,
+        chunks: &[ChunkId],
+        at: u64,
+        window: &Arc<Window>,
+        job: &Arc<MemberJob>,
+    ) -> Class {
         let mut table = self.0.lock();
         let mut waited_for = false;
         for &chunk in chunks {
@@ -109,7 +115,7 @@ impl InFlight {
             let waiters = table.0.get(&chunk).map(|pending| pending.waiters.as_slice());
             waited_for |= waiters.unwrap_or_default().iter().any(|waiter| !waiter.is_closed());
         }
-        if waited_for { Class::Demand } else { window.class().max(Class::ReadAhead) }
+        if waited_for { Class::Demand } else { window.class_at(at).max(Class::ReadAhead) }
     }
 
     /// Moves `chunks` from one window to another, with everyone who waits. Those that are not of the old window any more

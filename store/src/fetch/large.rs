@@ -78,8 +78,8 @@ impl Large {
     /// Has a decoding thread work on the next piece.
     async fn step(self, piece: Bytes) -> Result<Self, ReadError> {
         let layer = Arc::clone(&self.layer);
-        let charge = charge(&layer, &self.window, piece.len() as u64 + PIECE).await;
-        let class = self.window.class();
+        let charge = charge(&layer, &self.window, self.member.span.start, piece.len() as u64 + PIECE).await;
+        let class = self.window.class_at(self.member.span.start);
         let (done, stepped) = oneshot::channel();
         let mut large = self;
         layer.engine.pool.call(class, move || {

@@ -58,7 +58,7 @@ async fn request(
     window: &Arc<Window>,
     turn: Option<OwnedSemaphorePermit>,
 ) -> Result<(), ReadError> {
-    let _permit = permit(layer, window).await;
+    let mut permit = permit(layer, window).await;
     layer.back_off.wait().await;
     let mut busy = layer.engine.activity.window();
     if window.class() == Class::Demand {
@@ -76,14 +76,24 @@ async fn request(
     let first_byte = asked.elapsed();
     let began = Instant::now();
     let before = body.received();
-    let mut undisturbed = true;
+    let mut undisturbed = window.class() != Class::Background;
+    let sample = |body: &Body<'_>| {
+        let bandwidth = layer.engine.bandwidth(source.as_ref());
+        bandwidth.sample(first_byte, body.received() - before, began.elapsed());
+    };
     for member in &window.members {
+        if window.is_tail(member.span.start) {
+            // It may take its time: neither a measure of the link nor a reason to let misses wait for their turn.
+            drop(permit.take());
+            if std::mem::take(&mut undisturbed) && !body.was_held_back() {
+                sample(&body);
+            }
+        }
         body.seek(member.span.start).await?;
         undisturbed &= take(layer, window, member, &mut body).await?;
     }
-    if undisturbed && window.class() != Class::Background {
-        let bandwidth = layer.engine.bandwidth(source.as_ref());
-        bandwidth.sample(first_byte, body.received() - before, began.elapsed());
+    if undisturbed && !body.was_held_back() {
+        sample(&body);
     }
     Ok(())
 }
@@ -118,21 +128,21 @@ async fn permit<'a>(layer: &'a Layer, window: &Window) -> Option<SemaphorePermit
         }
         tokio::select! {
             permit = layer.turns.ahead.acquire() => return permit.ok(),
-            () = window.promoted() => {}
+            () = window.awaited(0) => {}
         }
     }
     layer.turns.demand.acquire().await.ok()
 }
 
-/// Waits for memory; in the first row as soon as somebody waits for the window.
-pub(super) async fn charge(layer: &Layer, window: &Window, bytes: u64) -> Charge {
-    let (budget, class) = (&layer.engine.budget, window.class());
+/// Waits for memory for what is at `at` in the blob; in the first row as soon as somebody waits for that.
+pub(super) async fn charge(layer: &Layer, window: &Window, at: u64, bytes: u64) -> Charge {
+    let (budget, class) = (&layer.engine.budget, window.class_at(at));
     if class == Class::Demand {
         return budget.charge(class, bytes).await;
     }
     tokio::select! {
         charge = budget.charge(class, bytes) => charge,
-        () = window.promoted() => budget.charge(Class::Demand, bytes).await,
+        () = window.awaited(at) => budget.charge(Class::Demand, bytes).await,
     }
 }
 
@@ -149,7 +159,7 @@ async fn take(
     }
     let began = Instant::now();
     let len = member.span.end - member.span.start;
-    let charge = charge(layer, window, len + member.need).await;
+    let charge = charge(layer, window, member.span.start, len + member.need).await;
     let prompt = began.elapsed().as_millis() == 0;
     let compressed = body.member(member.span.end).await?;
     MemberJob::new(Arc::clone(layer), Arc::clone(window), member.clone(), compressed, charge).queue();

@@ -4,15 +4,22 @@
 //! members is received and thrown away, so gaps are short.
 
 use std::{
+    cmp::Reverse,
     ops::Range,
-    sync::atomic::{AtomicBool, Ordering::AcqRel},
+    sync::atomic::{
+        AtomicBool, AtomicU64,
+        Ordering::{AcqRel, Relaxed},
+    },
 };
 
 use estargz::{Chunk, ChunkId, IndexError};
 use parking_lot::Mutex;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, watch},
+    time::Instant,
+};
 
-use super::{body::STALL, reach::Reach};
+use super::{body::STALL, link::Claim, reach::Reach};
 use crate::Class;
 
 /// Members whose chunks end later than this in them are decoded as they arrive instead of being held.
@@ -37,7 +44,22 @@ pub(crate) struct Window {
     hedged: AtomicBool,
     /// Since when the source has owed bytes, if it does.
     owed: Mutex<Option<Instant>>,
-    class: watch::Sender<Class>,
+    /// What it was asked for as.
+    base: Class,
+    /// Up to where in the blob somebody waits, or has waited, for the bytes. 0 while nobody has.
+    waited: watch::Sender<u64>,
+    /// When somebody began to wait last, as a number of [`Link::tick`](super::link::Link::tick).
+    used: AtomicU64,
+    tail: Option<Tail>,
+}
+
+/// The end of a window that goes on behind what was missed.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    /// Where in the blob it starts.
+    pub(crate) start: u64,
+    /// There is a bounded number of them.
+    pub(crate) _turn: OwnedSemaphorePermit,
 }
 
 /// A compressed member, or its start, and the chunks that are taken from it.
@@ -64,8 +86,20 @@ pub(crate) trait Chunks {
 
 impl Window {
     pub(crate) fn new(members: Vec<Member>, class: Class, attempt: u32) -> Self {
-        let (hedged, owed) = Default::default();
-        Self { members, attempt, is_hedge: false, hedged, owed, class: watch::Sender::new(class) }
+        let (hedged, owed, used) = Default::default();
+        let waited = watch::Sender::new(0);
+        Self { members, attempt, is_hedge: false, hedged, owed, base: class, waited, used, tail: None }
+    }
+
+    /// The same window, of which only what is before `tail` is asked for as its class says.
+    pub(crate) fn with_tail(self, tail: Tail) -> Self {
+        Self { tail: Some(tail), ..self }
+    }
+
+    /// The same window, all of which somebody waits for.
+    pub(crate) fn waited_for(self) -> Self {
+        self.waited.send_replace(self.span().end);
+        self
     }
 
     /// A second window with those members of this one that hold any of `wanted`, for somebody who cannot wait for this
@@ -78,7 +112,8 @@ impl Window {
         if self.is_hedge || members.is_empty() || self.hedged.swap(true, AcqRel) {
             return None;
         }
-        Some(Self { is_hedge: true, ..Self::new(members, Class::Demand, self.attempt) })
+        let hedge = Self { is_hedge: true, ..Self::new(members, Class::Demand, self.attempt) };
+        Some(hedge.waited_for())
     }
 
     /// The source is asked for bytes from now on, or gave some.
@@ -91,22 +126,56 @@ impl Window {
         self.owed.lock().is_some_and(|since| since.elapsed() >= STALL)
     }
 
+    /// How urgent the whole of it is.
     pub(crate) fn class(&self) -> Class {
-        *self.class.borrow()
+        if *self.waited.borrow() > 0 { Class::Demand } else { self.base }
     }
 
-    /// Makes the window as urgent as `class`. Says whether it was less so.
-    pub(crate) fn promote(&self, class: Class) -> bool {
-        self.class.send_if_modified(|now| {
-            let promoted = class < *now;
-            *now = class.min(*now);
-            promoted
-        })
+    /// How urgent its bytes from `at` on are.
+    pub(crate) fn class_at(&self, at: u64) -> Class {
+        match self.claim_at(at) {
+            Claim::Waited => Class::Demand,
+            Claim::Near => self.base,
+            Claim::Tail(_) | Claim::Background => Class::Background,
+        }
     }
 
-    /// Waits until somebody waits for the window.
-    pub(crate) async fn promoted(&self) {
-        let _ = self.class.subscribe().wait_for(|class| *class == Class::Demand).await;
+    /// What its bytes from `at` on may claim of the link.
+    pub(crate) fn claim_at(&self, at: u64) -> Claim {
+        if at < *self.waited.borrow() {
+            Claim::Waited
+        } else if self.is_tail(at) {
+            Claim::Tail(Reverse(self.used.load(Relaxed)))
+        } else if self.base == Class::Background {
+            Claim::Background
+        } else {
+            Claim::Near
+        }
+    }
+
+    /// Whether what is at `at` was asked for only because it follows.
+    pub(crate) fn is_tail(&self, at: u64) -> bool {
+        self.tail.as_ref().is_some_and(|tail| tail.start <= at)
+    }
+
+    /// Somebody waits for `chunk` from now on, `tick` says when. Says whether the window became more urgent as a whole.
+    pub(crate) fn wait_for(&self, chunk: ChunkId, tick: u64) -> bool {
+        self.used.fetch_max(tick, Relaxed);
+        let before = self.class();
+        let next = |member: &Member| member.chunks.last().is_some_and(|last| *last < chunk);
+        let member = self.members.get(self.members.partition_point(next));
+        let end = member.map_or_else(|| self.span().end, |member| member.span.end);
+        self.waited.send_if_modified(|waited| {
+            let further = end > *waited;
+            *waited = end.max(*waited);
+            further
+        });
+        before > Class::Demand
+    }
+
+    /// Waits until somebody waits for the bytes at `at`.
+    pub(crate) async fn awaited(&self, at: u64) {
+        let _ = self.waited.subscribe().wait_for(|waited| *waited > at).await;
     }
 
     /// The bytes to ask for.

@@ -13,7 +13,7 @@ use estargz::{Chunk, ChunkId};
 
 use super::{Layer, unsynced::Epoch};
 use crate::{
-    ReadError,
+    Class, ReadError,
     fetch::{
         in_flight::Outcome,
         receive::receive,
@@ -79,7 +79,9 @@ impl Layer {
         if window.attempt < SECOND_CHANCES {
             let chunks: Vec<_> = bad.iter().map(|(id, _)| *id).collect();
             let member = Member { chunks, ..member.clone() };
-            let again = Arc::new(Window::new(vec![member.clone()], window.class(), window.attempt + 1));
+            let class = window.class_at(member.span.start);
+            let again = Window::new(vec![member.clone()], class, window.attempt + 1);
+            let again = Arc::new(if class == Class::Demand { again.waited_for() } else { again });
             if self.in_flight.move_over(&member.chunks, window, &again) {
                 tracing::warn!(layer = %self.key(), span = ?member.span, source = source.describe(),
                     "bytes do not match their digest, asking the origin again");

@@ -14,12 +14,15 @@ use crate::{
         in_flight::{Joined, Table, Waiting},
         reach::Reach,
         receive::receive,
-        window::{Chunks, Window},
+        window::{Chunks, Tail, Window},
     },
 };
 
 /// Chunks without a sensible place that are passed over at once.
 const MOST_DAMAGED: u32 = 4096;
+
+/// How far a window goes on behind what was missed, in times of what the link carries during a round trip.
+const TAIL: u64 = 8;
 
 /// A chunk that is waited for.
 #[derive(Debug)]
@@ -73,7 +76,7 @@ impl Layer {
                     }
                 }
                 if let Some(Joined { waiting, window, class, job }) = table.join(chunk) {
-                    if window.promote(Class::Demand) && class == Class::ReadAhead {
+                    if window.wait_for(chunk, self.engine.link.tick()) && class == Class::ReadAhead {
                         ahead = Some(window.span().end);
                     }
                     hurried.extend(job);
@@ -84,6 +87,7 @@ impl Layer {
         for window in windows {
             self.engine.runtime.spawn(receive(Arc::clone(self), window, None));
         }
+        self.engine.link.wake();
         for job in hurried {
             job.hurry();
         }
@@ -132,10 +136,28 @@ impl Layer {
     ) -> Result<(Arc<Window>, Reach), IndexError> {
         let at = self.chunk(chunk)?.member_start;
         let mut pattern = self.pattern.lock();
-        let reach = pattern.reach(at, product, self.engine.bounds());
-        let window = self.cut(table, chunk, reach, class)?;
+        let bounds = self.engine.bounds();
+        let reach = pattern.reach(at, product, bounds);
+        let further = product.saturating_mul(TAIL).clamp(bounds.min, bounds.max.max(bounds.min));
+        let window = match self.tail(at.saturating_add(reach.forward), class) {
+            Some(tail) if further > reach.forward => {
+                let reach = Reach { forward: further, ..reach };
+                let members = Window::cut(&View { layer: self, table }, chunk, reach)?;
+                Arc::new(Window::new(members, class, 0).with_tail(tail))
+            }
+            _ => self.cut(table, chunk, reach, class)?,
+        };
         pattern.chosen(window.span().end, reach);
         Ok((window, reach))
+    }
+
+    /// The right to go on behind a miss, if all of the layer is wanted anyway and not too many do so already.
+    fn tail(&self, start: u64, class: Class) -> Option<Tail> {
+        if class != Class::Demand || !self.engine.config.background {
+            return None;
+        }
+        let turn = Arc::clone(&self.engine.tails).try_acquire_owned().ok()?;
+        Some(Tail { start, _turn: turn })
     }
 
     /// Takes the next window of free chunks within `chunks`, in blob order.

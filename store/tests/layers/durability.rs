@@ -36,6 +36,7 @@ async fn what_was_fetched_outlives_the_store() {
     let store = dir.open();
     let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
     layer.read(node(&layer, "file0001"), 0, 10).await.unwrap();
+    settled(&store).await;
     let present = layer.stats();
     store.flush();
     drop((layer, store));
@@ -73,6 +74,7 @@ async fn recorded_content_leaves_the_page_cache_if_that_is_wanted() {
         let store = Store::open(StoreConfig { drop_page_cache, ..dir.config() }).unwrap();
         let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
         layer.read(node(&layer, "file0001"), 0, 300_000).await.unwrap();
+        settled(&store).await;
         store.flush();
         let content = files(&dir, &blob).join("content");
         let Some(cached) = cached_bytes(&content) else {

@@ -19,6 +19,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
+use nix::sys::socket::{setsockopt, sockopt::SndBuf};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::{io::AsyncWrite, sync::Notify};
@@ -86,6 +87,9 @@ pub(super) async fn accept(
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         let _ = stream.set_nodelay(true);
+        if let Some(bytes) = state.shaper.on_the_way() {
+            let _ = setsockopt(&stream, SndBuf, &bytes);
+        }
         let (state, tls) = (Arc::clone(&state), tls.clone());
         tokio::spawn(async move {
             // The handshake's round trip: a first request does not reach the registry before it.

@@ -26,6 +26,9 @@ impl Shaping {
 /// a link that forgot that time would never reach 1 Gbit/s, where a piece of 128 KiB takes one.
 const CATCH_UP: Duration = Duration::from_millis(5);
 
+/// A socket's buffer is not made smaller than this.
+const LEAST_ON_THE_WAY: usize = 128 << 10;
+
 /// Shapes what is sent.
 #[derive(Debug)]
 pub(super) struct Shaper {
@@ -41,6 +44,15 @@ impl Shaper {
 
     pub(super) fn set(&self, shaping: Shaping) {
         *self.shaping.lock() = shaping;
+    }
+
+    /// How many bytes a connection has on its way at most, if that is bounded. The socket's buffer stands for the link: a
+    /// client that stops reading must not be sent megabytes more, as no network would.
+    pub(super) fn on_the_way(&self) -> Option<usize> {
+        let shaping = *self.shaping.lock();
+        let bits = shaping.bits_per_second?;
+        let product = bits as f64 / 8.0 * shaping.latency.as_secs_f64();
+        Some((product as usize).max(LEAST_ON_THE_WAY))
     }
 
     /// Waits a request's delay.

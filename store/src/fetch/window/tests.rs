@@ -1,9 +1,10 @@
 //! Windows cut from made-up layers.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use estargz::{Digest, NodeId};
 use proptest::prelude::*;
+use tokio::sync::Semaphore;
 
 use super::*;
 
@@ -102,11 +103,36 @@ fn asks_for_no_more_of_a_member_than_its_chunks_can_take() {
 }
 
 #[test]
-fn promotion_goes_one_way() {
-    let window = Window::new(Vec::new(), Class::Background, 0);
-    assert!(window.promote(Class::Demand));
-    assert!(!window.promote(Class::Prefetch) && !window.promote(Class::Demand));
-    assert_eq!(window.class(), Class::Demand);
+fn what_is_waited_for_is_urgent_and_no_more() {
+    let made = Made::new(&[(100, &[50]), (100, &[50]), (100, &[50]), (100, &[50])]);
+    let reach = Reach { backward: 0, forward: 1000, sequential: false };
+    let members = Window::cut(&made, ChunkId(0), reach).unwrap();
+    let window = Window::new(members.clone(), Class::Background, 0);
+    let start = |number: usize| members[number].span.start;
+    assert_eq!(window.claim_at(start(0)), Claim::Background);
+    assert!(window.wait_for(ChunkId(1), 1), "it was less urgent");
+    assert!(!window.wait_for(ChunkId(0), 2), "it is not any more");
+    let claims = [0, 1, 2].map(|number| window.claim_at(start(number)));
+    assert_eq!(claims, [Claim::Waited, Claim::Waited, Claim::Background]);
+    assert_eq!((window.class(), window.class_at(start(2))), (Class::Demand, Class::Background));
+}
+
+#[test]
+fn the_tail_of_a_window_is_as_urgent_as_it_was_of_use_lately() {
+    let made = Made::new(&[(100, &[50]), (100, &[50]), (100, &[50]), (100, &[50])]);
+    let reach = Reach { backward: 0, forward: 1000, sequential: false };
+    let members = Window::cut(&made, ChunkId(0), reach).unwrap();
+    let (second, third) = (members[1].span.start, members[2].span.start);
+    let turn = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+    let window = Window::new(members, Class::Demand, 0).with_tail(Tail { start: third, _turn: turn });
+    window.wait_for(ChunkId(0), 7);
+    assert_eq!(window.claim_at(0), Claim::Waited);
+    assert_eq!((window.claim_at(second), window.class_at(second)), (Claim::Near, Class::Demand));
+    assert_eq!(window.claim_at(third), Claim::Tail(Reverse(7)));
+    assert_eq!(window.class_at(third), Class::Background);
+    window.wait_for(ChunkId(2), 9);
+    assert_eq!(window.claim_at(third), Claim::Waited);
+    assert_eq!(window.claim_at(third + 100), Claim::Tail(Reverse(9)));
 }
 
 #[test]

@@ -1,0 +1,81 @@
+//! Who goes first when several responses come in at once.
+
+use std::time::Duration;
+
+use store::{Class, Store, StoreConfig};
+
+use crate::{
+    background::complete,
+    blob::{Blob, node},
+    memory::{Dir, Memory},
+};
+
+/// A small file, what follows it, and a long file far behind.
+fn blob() -> Blob {
+    let names: Vec<_> = (0..100).map(|number| format!("file{number:04}")).collect();
+    let mut files: Vec<_> = names.iter().map(|name| (name.as_str(), 30_000)).collect();
+    files.push(("long", 800_000));
+    Blob::new(&files, 4 << 20)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_takes_the_link_from_what_nobody_waits_for() {
+    let blob = blob();
+    let (dir, source) = (Dir::new(), Memory::new(&blob));
+    let layer = dir.open().open_layer(blob.key, source.clone()).await.unwrap();
+    source.state.lock().per_piece = Duration::from_millis(5);
+    layer.read(node(&layer, "file0000"), 0, 10).await.unwrap();
+    assert_eq!(source.requests().len(), 1);
+    let before = layer.stats().chunks_present;
+    layer.read(node(&layer, "long"), 0, 10).await.unwrap();
+    let arrived = layer.stats().chunks_present - before;
+    assert!(arrived <= 5, "{arrived} chunks came along while a read waited for another one");
+    let stats = layer.stats();
+    // What was held back comes when nobody waits any more.
+    while layer.stats().chunks_present < before + 20 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(
+        layer.stats().background_bytes_fetched > stats.background_bytes_fetched,
+        "what follows a miss is not demand"
+    );
+    assert!(source.requests().iter().all(|(_, class)| *class == Class::Demand), "with the same requests");
+    source.state.lock().per_piece = Duration::ZERO;
+    layer.start_background();
+    complete(&layer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_of_what_is_held_back_lets_it_go_on() {
+    let blob = blob();
+    let (dir, source) = (Dir::new(), Memory::new(&blob));
+    let layer = dir.open().open_layer(blob.key, source.clone()).await.unwrap();
+    source.state.lock().per_piece = Duration::from_millis(5);
+    layer.read(node(&layer, "file0000"), 0, 10).await.unwrap();
+    let long = tokio::spawn({
+        let (layer, long) = (layer.clone(), node(&layer, "long"));
+        async move { layer.read(long, 0, 10).await.unwrap() }
+    });
+    while source.requests().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    layer.read(node(&layer, "file0008"), 0, 10).await.unwrap();
+    assert!(!long.is_finished(), "both were on their way at once");
+    assert_eq!(source.requests().len(), 2);
+    long.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_miss_reaches_further_only_if_all_of_the_layer_is_wanted() {
+    let blob = blob();
+    let mut lengths = Vec::new();
+    for background in [false, true] {
+        let (dir, source) = (Dir::new(), Memory::new(&blob));
+        let store = Store::open(StoreConfig { background, ..dir.config() }).unwrap();
+        let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+        layer.read(node(&layer, "file0000"), 0, 10).await.unwrap();
+        let (range, _) = source.requests().swap_remove(0);
+        lengths.push(range.end - range.start);
+    }
+    assert!(lengths[0] < 512 << 10 && lengths[1] > 900 << 10, "{lengths:?}");
+}
