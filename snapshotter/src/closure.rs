@@ -4,8 +4,10 @@
 //! ELF files) and only decides what is fetched early, so that whatever is odd ends the search at that point and no more.
 //! All bytes are fetched as a plan: nobody waits for them.
 
+mod cache;
 mod elf;
 mod entry;
+mod libraries;
 mod tree;
 
 use std::{
@@ -16,8 +18,10 @@ use std::{
 use store::{Layer, PlanId};
 
 use self::{
+    cache::Cache,
     elf::{Dynamic, Head},
     entry::Entry,
+    libraries::Libraries,
     tree::{Found, Tree},
 };
 
@@ -33,19 +37,8 @@ const MOST_STRINGS: u64 = 4 << 20;
 const MOST_DYNAMIC: u64 = 64 << 10;
 /// The longest file with directories of libraries.
 const MOST_LIST: usize = 64 << 10;
-/// Where libraries are when nothing says where (ld.so(8), and Debian's and Alpine's own).
-const LIBRARIES: [&str; 9] = [
-    "/lib64",
-    "/usr/lib64",
-    "/lib",
-    "/usr/lib",
-    "/usr/local/lib",
-    "/lib/x86_64-linux-gnu",
-    "/usr/lib/x86_64-linux-gnu",
-    "/lib/aarch64-linux-gnu",
-    "/usr/lib/aarch64-linux-gnu",
-];
-
+/// Where glibc's loader finds libraries by name.
+const CACHE: &str = "/etc/ld.so.cache";
 /// Fetches what the entry point needs that the configuration `config` names; `layers` are the image's, the lowest first.
 /// Gives the number of files.
 pub(crate) async fn fetch(config: &[u8], layers: &[Arc<Layer>], plan: PlanId) -> usize {
@@ -56,16 +49,13 @@ pub(crate) async fn fetch(config: &[u8], layers: &[Arc<Layer>], plan: PlanId) ->
         plan,
         queue: VecDeque::new(),
         seen: HashSet::new(),
-        directories: Vec::new(),
+        libraries: None,
     };
-    for path in entry.candidates() {
-        if search.add(&path) {
-            break;
-        }
+    for candidates in entry.candidates() {
+        let _ = candidates.iter().any(|path| search.add(path));
     }
-    let mut begun = false;
     while let Some(found) = search.queue.pop_front() {
-        search.visit(found, &entry, &mut begun).await;
+        search.visit(found, &entry).await;
     }
     search.seen.len()
 }
@@ -76,8 +66,8 @@ struct Search<'a> {
     plan: PlanId,
     queue: VecDeque<Found>,
     seen: HashSet<Found>,
-    /// Of libraries.
-    directories: Vec<String>,
+    /// As soon as the first program tells by its loader.
+    libraries: Option<Libraries>,
 }
 
 impl Search<'_> {
@@ -103,8 +93,13 @@ impl Search<'_> {
         self.layers.get(found.layer)?.read_planned(self.plan, found.node, offset, len).await.ok()
     }
 
+    /// The beginning of the file at `path`, if there is one, of `most` bytes at most.
+    async fn text(&self, path: &str, most: usize) -> Option<bytes::Bytes> {
+        self.read(self.tree.file(path)?, 0, most).await
+    }
+
     /// Reads a file as far as needed to take on what it names.
-    async fn visit(&mut self, found: Found, entry: &Entry, begun: &mut bool) {
+    async fn visit(&mut self, found: Found, entry: &Entry) {
         let Some(head) = self.read(found, 0, HEAD).await else { return };
         if let Some(script) = entry::interpreter(&head) {
             self.add(&script.program);
@@ -113,22 +108,25 @@ impl Search<'_> {
             return;
         }
         let Some(elf) = Head::parse(&head) else { return };
-        if !std::mem::replace(begun, true) {
-            self.directories = self.listed().await;
-        }
+        let mut loader = None;
         if let Some(range) = &elf.interpreter {
             let len = usize::try_from(range.end - range.start).unwrap_or(0).min(HEAD);
             let name = self.read(found, range.start, len).await;
-            let name = name.as_deref().and_then(elf::text);
-            if let Some(name) = name {
-                self.add(&name);
-            }
+            loader = name.as_deref().and_then(elf::text);
         }
-        self.libraries(found, &elf).await;
+        if let Some(loader) = &loader {
+            self.add(loader);
+        }
+        let libraries = match self.libraries.take() {
+            Some(libraries) => libraries,
+            None => self.libraries_of(loader.as_deref(), entry).await,
+        };
+        self.needed(found, &elf, &libraries).await;
+        self.libraries = Some(libraries);
     }
 
     /// Takes on the libraries that an ELF file names.
-    async fn libraries(&mut self, found: Found, elf: &Head) -> Option<()> {
+    async fn needed(&mut self, found: Found, elf: &Head, libraries: &Libraries) -> Option<()> {
         let range = elf.dynamic.clone().filter(|range| range.end - range.start <= MOST_DYNAMIC)?;
         let dynamic = self.read(found, range.start, (range.end - range.start) as usize).await?;
         let dynamic = Dynamic::parse(&dynamic, elf)?;
@@ -138,29 +136,38 @@ impl Search<'_> {
         for name in dynamic.needed(&strings) {
             if name.contains('/') {
                 self.add(&name);
-                continue;
+            } else {
+                let _ = libraries.places(&name, &own).iter().any(|path| self.add(path));
             }
-            let places = own.iter().chain(&self.directories).map(String::as_str).chain(LIBRARIES);
-            let paths: Vec<_> = places.map(|directory| format!("{directory}/{name}")).collect();
-            let _ = paths.iter().any(|path| self.add(path));
         }
         Some(())
     }
 
-    /// The directories of `/etc/ld.so.conf` and the files that it includes.
-    async fn listed(&mut self) -> Vec<String> {
+    /// What the image tells its loader, which is glibc's unless its name says otherwise.
+    async fn libraries_of(&self, loader: Option<&str>, entry: &Entry) -> Libraries {
+        if let Some(list) = loader.and_then(libraries::musl_list) {
+            let list = self.text(&list, MOST_LIST).await;
+            return Libraries::musl(entry.libraries(), list.as_deref());
+        }
+        let cache = self.text(CACHE, cache::MOST_BYTES).await;
+        match cache.as_deref().and_then(Cache::parse) {
+            Some(cache) => Libraries::glibc(entry.libraries(), cache, Vec::new()),
+            None => Libraries::glibc(entry.libraries(), Cache::default(), self.listed().await),
+        }
+    }
+
+    /// The directories of `/etc/ld.so.conf` and the files that it includes, for an image without a cache.
+    async fn listed(&self) -> Vec<String> {
         let mut directories = Vec::new();
         let mut files: Vec<String> = self.tree.names("/etc/ld.so.conf.d");
         files.retain(|name| name.ends_with(".conf"));
         files.sort();
         let files = files.into_iter().map(|name| format!("/etc/ld.so.conf.d/{name}"));
         for path in ["/etc/ld.so.conf".to_owned()].into_iter().chain(files.take(64)) {
-            let Some(found) = self.tree.file(&path) else { continue };
-            let Some(list) = self.read(found, 0, MOST_LIST).await else { continue };
+            let Some(list) = self.text(&path, MOST_LIST).await else { continue };
             let lines = list.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
             directories.extend(lines.map(str::trim).filter(|line| line.starts_with('/')).map(str::to_owned));
         }
-        directories.truncate(256);
         directories
     }
 }

@@ -6,13 +6,17 @@ use serde::Deserialize;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Directories in a `PATH`: more is a mistake or worse.
 const MOST_DIRECTORIES: usize = 64;
+/// Words of a command line that are looked at: `tini -- docker-entrypoint.sh node server.js`.
+const MOST_WORDS: usize = 16;
 
 /// The entry point of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
-    program: String,
+    /// The program, and its arguments, which may be files too. Never empty.
+    words: Vec<String>,
     path: Vec<String>,
     directory: String,
+    libraries: Vec<String>,
 }
 
 /// The first line of a script.
@@ -44,21 +48,40 @@ impl Entry {
     pub(super) fn parse(config: &[u8]) -> Option<Self> {
         let settings = serde_json::from_slice::<Document>(config).ok()?.config?;
         let words = settings.entrypoint.into_iter().chain(settings.cmd).flatten();
-        let program = words.into_iter().find(|word| !word.is_empty())?;
+        let words: Vec<_> = words.filter(|word| !word.is_empty()).take(MOST_WORDS).collect();
+        if words.is_empty() {
+            return None;
+        }
         let variables = settings.env.unwrap_or_default();
-        let path = variables.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or(PATH);
+        let variable =
+            |name: &str| variables.iter().find_map(|set| set.strip_prefix(name)?.strip_prefix('='));
+        let path = variable("PATH").unwrap_or(PATH);
         let path = path.split(':').filter(|directory| directory.starts_with('/'));
         let directory = settings.working_dir.filter(|directory| directory.starts_with('/'));
         Some(Self {
-            program,
+            words,
             path: path.take(MOST_DIRECTORIES).map(str::to_owned).collect(),
             directory: directory.unwrap_or_else(|| "/".to_owned()),
+            libraries: variable("LD_LIBRARY_PATH").map(super::libraries::directories).unwrap_or_default(),
         })
     }
 
-    /// Where the program may be, the likeliest first.
-    pub(super) fn candidates(&self) -> Vec<String> {
-        self.search(&self.program)
+    /// Where the program may be, the likeliest first; and the same for what it is told to run or read.
+    pub(super) fn candidates(&self) -> Vec<Vec<String>> {
+        let (program, arguments) = self.words.split_at(1);
+        let program = program.iter().map(|word| self.search(word));
+        let argument = |word: &String| {
+            let mut places = self.search(word);
+            places.push(format!("{}/{word}", self.directory));
+            places
+        };
+        let is_file = |word: &&String| !word.starts_with('-') && !word.contains(char::is_whitespace);
+        program.chain(arguments.iter().filter(is_file).map(argument)).collect()
+    }
+
+    /// The directories of `LD_LIBRARY_PATH`.
+    pub(super) fn libraries(&self) -> Vec<String> {
+        self.libraries.clone()
     }
 
     /// Where a program with this name may be.
@@ -90,16 +113,36 @@ mod tests {
     #[test]
     fn a_program_is_looked_for_as_the_runtime_does() {
         let entry = |config: &str| Entry::parse(config.as_bytes());
-        let named = entry(r#"{"config":{"Entrypoint":["/bin/a","x"],"Cmd":["b"]}}"#).unwrap();
-        assert_eq!(named.candidates(), ["/bin/a"]);
+        let first = |entry: Option<Entry>| entry.unwrap().candidates().remove(0);
+        let named = entry(r#"{"config":{"Entrypoint":["/bin/a","x"],"Cmd":["b"]}}"#);
+        assert_eq!(first(named), ["/bin/a"]);
         let by_path = r#"{"config":{"Entrypoint":null,"Cmd":["b"],"Env":["A=1","PATH=/x:relative:/y"]}}"#;
-        assert_eq!(entry(by_path).unwrap().candidates(), ["/x/b", "/y/b"]);
-        let here = entry(r#"{"config":{"Cmd":["./run"],"WorkingDir":"/srv"}}"#).unwrap();
-        assert_eq!(here.candidates(), ["/srv/./run"]);
-        assert_eq!(entry(r#"{"config":{"Cmd":["b"]}}"#).unwrap().candidates().len(), 6);
+        assert_eq!(first(entry(by_path)), ["/x/b", "/y/b"]);
+        let here = entry(r#"{"config":{"Cmd":["./run"],"WorkingDir":"/srv"}}"#);
+        assert_eq!(first(here), ["/srv/./run"]);
+        assert_eq!(first(entry(r#"{"config":{"Cmd":["b"]}}"#)).len(), 6);
         for nothing in ["", "{}", r#"{"config":{}}"#, r#"{"config":{"Cmd":[]}}"#, r#"{"config":{"Cmd":7}}"#] {
             assert_eq!(entry(nothing), None, "{nothing}");
         }
+    }
+
+    #[test]
+    fn arguments_may_be_files_too() {
+        let config = r#"{"config":{"Entrypoint":["/tini","--","start"],"Cmd":["app.py","a b"],
+            "Env":["PATH=/bin","LD_LIBRARY_PATH=/x:y:/z"],"WorkingDir":"/srv"}}"#;
+        let entry = Entry::parse(config.as_bytes()).unwrap();
+        let [program, start, script] = entry.candidates().try_into().unwrap();
+        assert_eq!(program, ["/tini"]);
+        assert_eq!(
+            (start, script),
+            (
+                vec!["/bin/start".into(), "/srv/start".into()],
+                vec!["/bin/app.py".into(), "/srv/app.py".to_owned()]
+            )
+        );
+        assert_eq!(entry.libraries(), ["/x", "/z"]);
+        let many = format!(r#"{{"config":{{"Cmd":[{}"x"]}}}}"#, r#""y","#.repeat(1000));
+        assert_eq!(Entry::parse(many.as_bytes()).unwrap().candidates().len(), MOST_WORDS);
     }
 
     #[test]
