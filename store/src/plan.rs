@@ -4,10 +4,20 @@
 //! together with those neighbours in the blob that the plan has too. Several requests are in flight, so many that the
 //! link is full and no more: what a program waits for must not queue up behind what it may wait for later. Demand joins
 //! what is in flight and asks by itself for what is not. While layers are being opened no window is begun.
+//!
+//! A plan that an earlier start made knows what this one needs, so that the background, which could only be in the
+//! way of the program's processor and link, waits until the start is over: `hold.rs`.
 
+mod hold;
 mod queue;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
 
 use estargz::ChunkId;
 use parking_lot::Mutex;
@@ -37,12 +47,16 @@ pub struct PlanId(pub u64);
 pub(crate) struct Planner {
     state: Mutex<State>,
     changed: Notify,
+    /// Reads that missed what no exact plan wanted.
+    missed: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct State {
     queue: Queue,
     running: bool,
+    /// Whether an earlier start made one of the plans that are followed.
+    exact: bool,
     windows: usize,
     bytes: u64,
 }
@@ -57,10 +71,11 @@ struct Sent {
 
 impl Planner {
     /// Adds `steps` of `layer` to the plan `id`.
-    pub(crate) fn add(self: &Arc<Self>, id: PlanId, layer: &Arc<Layer>, steps: Vec<Access>) {
+    pub(crate) fn add(self: &Arc<Self>, id: PlanId, layer: &Arc<Layer>, steps: Vec<Access>, exact: bool) {
         let start = {
             let mut state = self.state.lock();
-            state.queue.add(id, layer, steps);
+            state.queue.add(id, layer, steps, exact);
+            state.exact |= exact;
             !std::mem::replace(&mut state.running, true)
         };
         if start {
@@ -75,6 +90,7 @@ impl Planner {
         drop(any);
         // While plans make progress the background does not.
         let mut busy = engine.activity.window();
+        let began = Instant::now();
         loop {
             // Whether they ended or took too long makes no difference here.
             let _ = timeout(OPENING, engine.openings.quiet()).await;
@@ -89,9 +105,19 @@ impl Planner {
                         self.changed.notified().await;
                     }
                 }
-                Next::End => return,
+                Next::End { exact } => {
+                    if exact {
+                        engine.runtime.clone().spawn(hold::until_started(engine, busy, began));
+                    }
+                    return;
+                }
             }
         }
+    }
+
+    /// Somebody waits for a chunk that no exact plan wants.
+    pub(crate) fn missed(&self) {
+        self.missed.fetch_add(1, Relaxed);
     }
 
     fn next(&self) -> Next {
@@ -113,7 +139,7 @@ impl Planner {
             return Next::Wait;
         }
         state.running = false;
-        Next::End
+        Next::End { exact: std::mem::take(&mut state.exact) }
     }
 
     fn send(self: &Arc<Self>, layer: Arc<Layer>, window: Arc<Window>) {
@@ -132,7 +158,7 @@ impl Planner {
 enum Next {
     Send(Arc<Layer>, Arc<Window>),
     Wait,
-    End,
+    End { exact: bool },
 }
 
 // === impl Sent ===
@@ -165,7 +191,7 @@ impl Layer {
         self.engine.runtime.spawn_blocking(move || {
             let Some(profile) = layer.engine.shelf.get(layer.key()) else { return };
             layer.engine.shelf.touch(layer.key());
-            layer.follow(id, profile.accesses().to_vec());
+            layer.engine.planner.add(id, &layer, profile.accesses().to_vec(), true);
         });
         true
     }
@@ -184,7 +210,7 @@ impl Layer {
 
     /// Fetches the chunks of `steps`, as part of the plan `id`.
     pub(crate) fn follow(self: &Arc<Self>, id: PlanId, steps: Vec<Access>) {
-        self.engine.planner.add(id, self, steps);
+        self.engine.planner.add(id, self, steps, false);
     }
 
     /// Bytes of the blob that a plan asks for at once.

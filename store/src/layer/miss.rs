@@ -66,9 +66,9 @@ impl Layer {
                 let mut origin = Origin::Joined;
                 if !table.has(chunk) {
                     origin = Origin::Own;
-                    match self.window_for(&table, chunk, product, Class::Demand) {
-                        Ok((window, reach)) => {
-                            ahead = reach.sequential.then(|| window.span().end);
+                    match self.missed(&table, chunk, product) {
+                        Ok((window, then)) => {
+                            ahead = then;
                             table.insert(&window);
                             windows.push(window);
                         }
@@ -95,6 +95,22 @@ impl Layer {
             self.read_ahead(end, product);
         }
         damaged.map_or(Ok(waits), |error| Err(error.into()))
+    }
+
+    /// The window for a chunk that was missed, and where its reader goes on if it goes through the blob in order.
+    fn missed(
+        &self,
+        table: &Table,
+        chunk: ChunkId,
+        product: u64,
+    ) -> Result<(Arc<Window>, Option<u64>), IndexError> {
+        if let Some(window) = self.missed_in_plan(table, chunk, product) {
+            return Ok((window, None));
+        }
+        self.engine.planner.missed();
+        let (window, reach) = self.window_for(table, chunk, product, Class::Demand)?;
+        let end = window.span().end;
+        Ok((window, reach.sequential.then_some(end)))
     }
 
     /// Asks for `wanted` once more if the source has stopped sending the window that they come with. What comes first is

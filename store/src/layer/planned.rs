@@ -1,4 +1,7 @@
 //! Windows of chunks that a plan names.
+//!
+//! A read that misses while a plan is under way is part of what the plan expects: its window takes the plan's chunks
+//! around it and nothing else, for whatever else the link carried then would be in the plan's way.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -8,6 +11,7 @@ use super::{Layer, miss::View};
 use crate::{
     Class,
     fetch::{
+        in_flight::Table,
         reach::Reach,
         window::{Chunks, LONGEST_GAP, MOST_CHUNKS, Member, STREAM_LEN, Window},
     },
@@ -16,27 +20,80 @@ use crate::{
 /// The member that a chunk is in, and nothing around it.
 const ONE_MEMBER: Reach = Reach { backward: 0, forward: 0, sequential: false };
 
+/// What is missed of a plan is asked for with this part of what the link carries meanwhile: the plan goes on.
+const MISSED_SHARE: u64 = 2;
+
+/// What plans want of a layer.
+#[derive(Debug, Default)]
+pub(super) struct Planned {
+    /// Chunks that no window took.
+    wanted: BTreeSet<u32>,
+    /// Whether all of them were read by an earlier start, so that their neighbours are not worth a guess.
+    exact: bool,
+}
+
 // === impl Layer ===
 
 impl Layer {
-    /// Takes the chunk `first` with its neighbours in the blob out of `wanted`, about `size` bytes of the blob. None if
-    /// `first` is here or on its way.
-    pub(crate) fn planned_window(
+    /// Puts `chunks` on the list of what plans want; `exact` says that an earlier start read them.
+    pub(crate) fn plan(&self, chunks: impl Iterator<Item = ChunkId>, exact: bool) {
+        let mut planned = self.planned.lock();
+        planned.exact = exact && (planned.exact || planned.wanted.is_empty());
+        planned.wanted.extend(chunks.map(|chunk| chunk.0));
+    }
+
+    /// Plans want nothing more of the layer.
+    pub(crate) fn forget_plan(&self) {
+        self.planned.lock().wanted.clear();
+    }
+
+    /// Whether plans want `chunk`, and it is not here.
+    pub(crate) fn is_planned(&self, chunk: ChunkId) -> bool {
+        let wanted = &mut self.planned.lock().wanted;
+        if self.has_chunk(chunk) {
+            wanted.remove(&chunk.0);
+        }
+        wanted.contains(&chunk.0)
+    }
+
+    /// Takes the chunk `first` with its neighbours in the blob off the list of what plans want, about `size` bytes of the
+    /// blob. None if `first` is here or on its way.
+    pub(crate) fn planned_window(&self, first: ChunkId, size: u64) -> Option<Arc<Window>> {
+        let mut table = self.in_flight.lock();
+        let window =
+            self.planned_around(&table, first, size, Class::Prefetch, &mut self.planned.lock().wanted);
+        if let Some(window) = &window {
+            table.insert(window);
+        }
+        window
+    }
+
+    /// The same for a chunk that was missed and that an exact plan wants. It is not put into the table.
+    pub(super) fn missed_in_plan(&self, table: &Table, chunk: ChunkId, product: u64) -> Option<Arc<Window>> {
+        let mut planned = self.planned.lock();
+        if !planned.exact || !planned.wanted.contains(&chunk.0) {
+            return None;
+        }
+        self.planned_around(table, chunk, product / MISSED_SHARE, Class::Demand, &mut planned.wanted)
+    }
+
+    fn planned_around(
         &self,
+        table: &Table,
         first: ChunkId,
         size: u64,
-        wanted: &BTreeSet<u32>,
+        class: Class,
+        wanted: &mut BTreeSet<u32>,
     ) -> Option<Arc<Window>> {
-        let mut table = self.in_flight.lock();
-        let members = {
-            let view = View { layer: self, table: &table };
-            let mut members = vec![view.member(first)?];
-            view.extend(&mut members, size, wanted.range(first.0.saturating_add(1)..), After);
-            view.extend(&mut members, size, wanted.range(..first.0).rev(), Before);
-            members
-        };
-        let window = Arc::new(Window::new(members, Class::Prefetch, 0));
-        table.insert(&window);
+        wanted.remove(&first.0);
+        let view = View { layer: self, table };
+        let mut members = vec![view.member(first)?];
+        view.extend(&mut members, size, wanted.range(first.0.saturating_add(1)..), After);
+        view.extend(&mut members, size, wanted.range(..first.0).rev(), Before);
+        let window = Arc::new(Window::new(members, class, 0));
+        for chunk in window.chunks() {
+            wanted.remove(&chunk.0);
+        }
         Some(window)
     }
 

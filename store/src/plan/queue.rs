@@ -1,7 +1,7 @@
 //! What plans still have to fetch.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     sync::{Arc, Weak},
 };
 
@@ -20,25 +20,23 @@ struct Plan {
     parts: Vec<Part>,
 }
 
-/// A layer's part of a plan.
+/// A layer's part of a plan. Which of its steps no window took the layer knows itself (`layer/planned.rs`).
 #[derive(Debug)]
 struct Part {
     layer: Weak<Layer>,
     /// By time.
     steps: VecDeque<Access>,
-    /// The chunks of `steps` that no window took.
-    wanted: BTreeSet<u32>,
 }
 
 // === impl Queue ===
 
 impl Queue {
-    pub(crate) fn add(&mut self, id: PlanId, layer: &Arc<Layer>, mut steps: Vec<Access>) {
+    pub(crate) fn add(&mut self, id: PlanId, layer: &Arc<Layer>, mut steps: Vec<Access>, exact: bool) {
         let count = layer.index().chunk_count();
         steps.retain(|step| step.chunk.0 < count);
         steps.sort_by_key(|step| step.at);
-        let wanted = steps.iter().map(|step| step.chunk.0).collect();
-        let part = Part { layer: Arc::downgrade(layer), steps: steps.into(), wanted };
+        layer.plan(steps.iter().map(|step| step.chunk), exact);
+        let part = Part { layer: Arc::downgrade(layer), steps: steps.into() };
         match self.plans.iter_mut().find(|plan| plan.id == id) {
             Some(plan) => plan.parts.push(part),
             None => self.plans.push_back(Plan { id, parts: vec![part] }),
@@ -76,6 +74,7 @@ impl Queue {
     pub(crate) fn forget(&mut self, layer: &Arc<Layer>) {
         let same = |part: &Part| std::ptr::eq(part.layer.as_ptr(), Arc::as_ptr(layer));
         self.plans.iter_mut().for_each(|plan| plan.parts.retain(|part| !same(part)));
+        layer.forget_plan();
     }
 }
 
@@ -96,10 +95,9 @@ impl Part {
     fn is_left(&mut self) -> bool {
         let Some(layer) = self.layer.upgrade().filter(|layer| !layer.is_removed()) else { return false };
         while let Some(step) = self.steps.front() {
-            if self.wanted.contains(&step.chunk.0) && !layer.has_chunk(step.chunk) {
+            if layer.is_planned(step.chunk) {
                 return true;
             }
-            self.wanted.remove(&step.chunk.0);
             self.steps.pop_front();
         }
         false
@@ -108,12 +106,7 @@ impl Part {
     fn take(&mut self, size: u64) -> Option<(Arc<Layer>, Arc<Window>)> {
         let layer = self.layer.upgrade()?;
         let first = self.steps.pop_front()?.chunk;
-        let window = layer.planned_window(first, size, &self.wanted);
-        self.wanted.remove(&first.0);
-        let window = window?;
-        for chunk in window.chunks() {
-            self.wanted.remove(&chunk.0);
-        }
+        let window = layer.planned_window(first, size)?;
         Some((layer, window))
     }
 }

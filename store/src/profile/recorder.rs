@@ -43,7 +43,11 @@ struct Notes {
 
 /// The clock of the starts that go on, shared by all layers.
 #[derive(Debug, Default)]
-pub(crate) struct Starts(Mutex<Option<(Instant, Instant)>>);
+pub(crate) struct Starts {
+    clock: Mutex<Option<(Instant, Instant)>>,
+    /// When something was read for the first time last.
+    latest: Mutex<Option<Instant>>,
+}
 
 /// What is to be saved of a recording.
 #[derive(Debug)]
@@ -92,6 +96,7 @@ impl Recorder {
             self.on.store(false, Release);
             return;
         }
+        *starts.latest.lock() = Some(now);
         let at = u32::try_from(now.duration_since(start).as_millis()).unwrap_or(u32::MAX);
         notes.accesses.push(Access { chunk, at: at.saturating_add(self.later) });
     }
@@ -116,9 +121,14 @@ impl Recorder {
 // === impl Starts ===
 
 impl Starts {
+    /// When something was read for the first time last.
+    pub(crate) fn latest(&self) -> Option<Instant> {
+        *self.latest.lock()
+    }
+
     /// A layer was read for the first time at `now`. When the start began that this is part of.
     fn begun(&self, now: Instant) -> Instant {
-        let mut latest = self.0.lock();
+        let mut latest = self.clock.lock();
         let same = latest.filter(|(_, last)| now.saturating_duration_since(*last) < SAME_START);
         let began = same.map_or(now, |(began, _)| began);
         *latest = Some((began, now));
