@@ -8,7 +8,7 @@
 //!   just prepared is never missing from `in_use`;
 //! - a `prepare` that runs into the total deadline is dropped; work that it spawned may go on, and is the
 //!   implementer's to guard against `cleanup`;
-//! - `lower_dir`, `root_owner` and `usage` are called on blocking threads, never with a lock or transaction held.
+//! - `lower_dir`, `starting`, `root_owner` and `usage` are called on blocking threads, never with a lock or transaction held.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -144,6 +144,12 @@ pub trait LazyLayers: Send + Sync + 'static {
     /// # Errors
     /// The layer is not attached and cannot be attached from local files.
     fn lower_dir(&self, layer: &RemoteLayer) -> Result<PathBuf, Unavailable>;
+
+    /// Told that a container begins on these layers, the highest first; `labels` are those of the snapshot of the highest
+    /// one. Quick, no network.
+    fn starting(&self, layers: &[RemoteLayer], labels: &Labels) {
+        let _ = (layers, labels);
+    }
 
     /// The owner of the layer's root, from its index: a child's upper directory gets the same. Never through the FUSE
     /// mount, since the daemon that serves it must not wait for itself.

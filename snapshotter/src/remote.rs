@@ -207,6 +207,18 @@ impl RemoteLayers {
         }
     }
 
+    /// Where the layer is shown, as a part of the image of `plan`.
+    fn shown(&self, layer: &RemoteLayer, plan: PlanId) -> Result<PathBuf, Unavailable> {
+        if !self.attached.is_shown(layer.slot) {
+            let open = self.layer(layer)?;
+            self.attached
+                .show_in(layer.slot, &open)
+                .map_err(|error| Unavailable { key: layer.key, reason: error.to_string() })?;
+            self.fetch(&open, plan, None);
+        }
+        Ok(self.attached.path(layer.slot))
+    }
+
     /// The layer as it is, or from its files.
     fn layer(&self, layer: &RemoteLayer) -> Result<Arc<Layer>, Unavailable> {
         let unavailable = |reason: String| Unavailable { key: layer.key, reason };
@@ -249,14 +261,14 @@ impl LazyLayers for RemoteLayers {
     }
 
     fn lower_dir(&self, layer: &RemoteLayer) -> Result<PathBuf, Unavailable> {
-        if !self.attached.is_shown(layer.slot) {
-            let open = self.layer(layer)?;
-            self.attached
-                .show_in(layer.slot, &open)
-                .map_err(|error| Unavailable { key: layer.key, reason: error.to_string() })?;
-            self.fetch(&open, PlanId::default(), None);
+        self.shown(layer, PlanId::default())
+    }
+
+    fn starting(&self, layers: &[RemoteLayer], labels: &Labels) {
+        let Ok(wanted) = Wanted::from_labels(labels) else { return };
+        for layer in layers.iter().filter_map(|layer| self.opener.store.layer(&layer.key)) {
+            layer.begin_start(wanted.plan());
         }
-        Ok(self.attached.path(layer.slot))
     }
 
     fn root_owner(&self, layer: &RemoteLayer) -> Result<Owner, Unavailable> {

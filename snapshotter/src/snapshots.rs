@@ -115,9 +115,30 @@ impl Snapshots {
             });
             // Nothing is deleted here after a failure: the id is free again, and its directory may be another's by now.
             if let Some(record) = created? {
+                self.starting(&record, &ground)?;
                 return Ok(self.mounts_of(&record, &ground.lower));
             }
         }
+    }
+
+    /// Tells whoever serves the layers below a new snapshot, unless a layer is about to be unpacked into it.
+    fn starting(&self, record: &Record, ground: &Ground) -> Result<(), SnapshotError> {
+        let layers: Vec<_> = ground.chain.iter().filter_map(|below| below.remote).collect();
+        if layers.is_empty() || record.labels.contains_key(TARGET_LABEL) {
+            return Ok(());
+        }
+        let view = self.storage.metadata.view()?;
+        let mut below = record.parent.clone();
+        while let Some(name) = below {
+            // One that is removed at this moment is no reason to fail.
+            let Some(record) = view.find(&name)? else { break };
+            if record.remote.is_some() {
+                self.lazy.starting(&layers, &record.labels);
+                break;
+            }
+            below = record.parent;
+        }
+        Ok(())
     }
 
     /// The mounts of an active snapshot or a view.

@@ -27,6 +27,7 @@ use self::queue::Queue;
 use crate::{
     Access, Layer,
     fetch::{receive::receive, window::Window},
+    profile::Book,
 };
 
 /// How many windows are in flight at least, so that the next one is asked for before one ends, and at most.
@@ -38,7 +39,7 @@ const OPENING: Duration = Duration::from_secs(5);
 /// A plan whose windows all hang for so long lets the background go on.
 const STALL: Duration = Duration::from_secs(1);
 
-/// Which image a plan is for. Layers with the same number are fetched in one order.
+/// The image that a plan is for, and that a profile is of. Layers with the same number are fetched in one order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct PlanId(pub u64);
 
@@ -90,6 +91,7 @@ impl Planner {
         drop(any);
         // While plans make progress the background does not.
         let mut busy = engine.activity.window();
+        busy.resume();
         let began = Instant::now();
         loop {
             // Whether they ended or took too long makes no difference here.
@@ -181,16 +183,21 @@ fn length(window: &Window) -> u64 {
 // === impl Layer ===
 
 impl Layer {
-    /// Fetches what earlier starts read of this layer, in their order, as part of the plan `id`. Says whether there is
-    /// a profile to go by.
+    /// Fetches what earlier starts of the image `id` read of this layer, in their order, as part of its plan. Says
+    /// whether there is a profile to go by.
     pub fn start_plan(self: &Arc<Self>, id: PlanId) -> bool {
         if !self.has_profile() {
             return false;
         }
         let layer = Arc::clone(self);
+        // The background, which may be started next, must not be on the link before the plan.
+        let mut busy = self.engine.activity.window();
+        busy.resume();
         self.engine.runtime.spawn_blocking(move || {
-            let Some(profile) = layer.engine.shelf.get(layer.key()) else { return };
-            layer.engine.shelf.touch(layer.key());
+            let _busy = busy;
+            let Some(profile) = layer.profile_of(id) else { return };
+            layer.engine.shelf.touch(Book::of_any(layer.key()));
+            layer.engine.shelf.touch(Book::of(layer.key(), id));
             layer.engine.planner.add(id, &layer, profile.accesses().to_vec(), true);
         });
         true

@@ -5,6 +5,9 @@
 //! kernel has in its page cache is not, so that a warm start sees less than a cold one did. Therefore a recording only
 //! ever adds to the [`Profile`] that is there.
 //!
+//! A layer is shared by images, which read different parts of it. So there is a profile for each image that was seen to
+//! start, and one of the layer with what any of them read, for an image of which nothing is known.
+//!
 //! A profile is kept on the [`Shelf`], which outlives the layer's files: a layer that is pulled again is fetched in the
 //! order in which it was read before.
 
@@ -14,6 +17,6 @@ mod shelf;
 
 pub use self::file::{Access, InvalidProfile, Profile};
 pub(crate) use self::{
-    recorder::{Recorder, Starts},
-    shelf::Shelf,
+    recorder::{Recorder, Starts, Unsaved},
+    shelf::{Book, Shelf},
 };

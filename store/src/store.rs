@@ -14,8 +14,10 @@ use parking_lot::Mutex;
 
 pub use self::open::TAIL_LEN;
 use crate::{
-    BlobSource, Disk, Layer, LayerKey, RealDisk, StoreConfig, StoreError, engine::Engine, files,
-    profile::Shelf,
+    BlobSource, Disk, Layer, LayerKey, PlanId, RealDisk, StoreConfig, StoreError,
+    engine::Engine,
+    files,
+    profile::{Book, Shelf},
 };
 
 /// A recording loses no more than this when the daemon is killed.
@@ -97,7 +99,12 @@ impl Store {
 
     /// Whether anything is known about the order in which a layer is read, open or not. Looks at the disk.
     pub fn has_profile(&self, key: &LayerKey) -> bool {
-        self.engine.shelf.has(*key)
+        self.engine.shelf.has(Book::of_any(*key))
+    }
+
+    /// Whether it is known what `image` reads of a layer, open or not. Looks at the disk.
+    pub fn has_profile_of(&self, key: &LayerKey, image: PlanId) -> bool {
+        self.engine.shelf.has(Book::of(*key, image))
     }
 
     /// Deletes a layer's files, but for its profile. Whoever holds the layer can go on reading.

@@ -4,4 +4,5 @@
 
 mod afterwards;
 mod node;
+mod profile;
 mod pulling;

@@ -3,17 +3,17 @@
 use std::{collections::HashSet, sync::Arc};
 
 use estargz::{ChunkId, Digest, NodeId};
-use store::Layer;
+use store::{Layer, PlanId};
 
 use super::{Access, Document, Part};
 
 /// What is known of an image, in one order. Layers of which nothing is known are left out, and so are files whose names
 /// are not text.
-pub fn describe(manifest: Digest, layers: &[Arc<Layer>]) -> Document {
+pub fn describe(manifest: Digest, plan: PlanId, layers: &[Arc<Layer>]) -> Document {
     let mut document =
         Document { version: Document::VERSION, manifest, layers: Vec::new(), accesses: Vec::new() };
     for layer in layers {
-        let Some(profile) = layer.profile().filter(|profile| !profile.accesses().is_empty()) else {
+        let Some(profile) = layer.profile_of(plan).filter(|profile| !profile.accesses().is_empty()) else {
             continue;
         };
         let number = document.layers.len() as u32;

@@ -61,8 +61,7 @@ pub(super) struct Wanted {
 impl Wanted {
     /// The plan that the image's layers share.
     pub(super) fn plan(&self) -> PlanId {
-        let name = self.manifest.unwrap_or_else(|| Digest::of(self.reference.as_bytes()));
-        PlanId(name.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)))
+        plan_of(self.manifest.unwrap_or_else(|| Digest::of(self.reference.as_bytes())))
     }
 
     /// Reads `labels`.
@@ -90,6 +89,11 @@ impl Wanted {
             prefetch: text(PREFETCH).or_else(|| get(labels, PREFETCH)).and_then(|bytes| bytes.parse().ok()),
         })
     }
+}
+
+/// The plan of the image `manifest`.
+pub(super) fn plan_of(manifest: Digest) -> PlanId {
+    PlanId(manifest.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)))
 }
 
 /// The first family that names a reference and a layer, with the suffix under which it does.

@@ -3,6 +3,9 @@
 //! An image some of whose layers nothing is known of may have a profile in its registry. It is asked for once for each
 //! pull, in the background: no Prepare waits for it, and no failure is worth more than a line in the log. Meanwhile an
 //! image of which nothing is known at all is looked at for what its entry point needs.
+//!
+//! The layers that an image shares with others may be here already, so that no Prepare comes for them; what is missing
+//! of them belongs to the image's plan all the same.
 
 use std::{
     collections::HashMap,
@@ -21,7 +24,7 @@ use store::{Layer, LayerKey, PlanId};
 use super::{
     RemoteLayers,
     images::{self, Images, blocking},
-    labels::Wanted,
+    labels::{Wanted, plan_of},
     manifest::Manifest,
     opener::{Opener, Target},
 };
@@ -88,13 +91,18 @@ impl Lookups {
         }
         let Ok(manifest) = subject.manifest.clone().await else { return };
         let all = targets(&manifest, &subject);
-        let (store, mut unknown) = (Arc::clone(&opener.store), all.clone());
-        unknown = blocking(move || {
-            unknown.retain(|target| !store.has_profile(&target.key));
-            unknown
+        let (store, plan, keys) = (Arc::clone(&opener.store), subject.wanted.plan(), all.clone());
+        let (nothing, unknown) = blocking(move || {
+            let nothing = !keys.iter().any(|target| store.has_profile(&target.key));
+            let unknown: Vec<_> =
+                keys.into_iter().filter(|target| !store.has_profile_of(&target.key, plan)).collect();
+            (nothing, unknown)
         })
         .await;
-        if unknown.len() == all.len() {
+        if !nothing {
+            all.iter().for_each(|target| follow_own(&opener, target.clone(), plan));
+        }
+        if nothing {
             tokio::spawn(begin(Arc::clone(&opener), Arc::clone(&manifest), subject.clone()));
         }
         if !unknown.is_empty() && subject.ask {
@@ -155,6 +163,16 @@ fn targets(manifest: &Manifest, subject: &Subject) -> Vec<Target> {
     manifest.layers.iter().filter_map(target).collect()
 }
 
+/// Fetches what the image was seen to read of one of its layers, as soon as that is open.
+fn follow_own(opener: &Arc<Opener>, target: Target, plan: PlanId) {
+    let opening = opener.open_ahead(target);
+    tokio::spawn(async move {
+        if let Ok(layer) = opening.await {
+            layer.start_plan(plan);
+        }
+    });
+}
+
 /// Hands the document's parts to their layers, as soon as these are open.
 fn follow(opener: &Arc<Opener>, document: Arc<Document>, targets: Vec<Target>, plan: PlanId) {
     let is_told = |target: &Target| {
@@ -165,7 +183,7 @@ fn follow(opener: &Arc<Opener>, document: Arc<Document>, targets: Vec<Target>, p
         tokio::spawn(async move {
             let Ok(layer) = opening.await else { return };
             blocking(move || {
-                if layer.learn(&profile::accesses(&document, &layer)) {
+                if layer.learn(plan, &profile::accesses(&document, &layer)) {
                     layer.start_plan(plan);
                 }
             })
@@ -212,6 +230,6 @@ impl RemoteLayers {
             self.opener.store.layer(&LayerKey { blob: layer.blob, toc: layer.toc? })
         };
         let layers: Vec<_> = manifest.layers.iter().filter_map(open).collect();
-        Ok(profile::describe(digest, &layers))
+        Ok(profile::describe(digest, plan_of(digest), &layers))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use registry::Reference;
 
 use super::{RemoteLayers, labels::Wanted, opener::Target};
-use crate::lazy::{Labels, LazyLayers, RemoteLayer};
+use crate::lazy::{Labels, RemoteLayer};
 
 // === impl RemoteLayers ===
 
@@ -19,16 +19,17 @@ impl RemoteLayers {
             if let Some((spelled, reference)) = &place {
                 self.opener.add_source(layer.key, spelled, reference);
             }
-            if let Err(error) = self.lower_dir(&layer) {
+            let plan = Wanted::from_labels(&labels).map(|wanted| wanted.plan()).unwrap_or_default();
+            if let Err(error) = self.shown(&layer, plan) {
                 tracing::warn!(layer = %layer.key, %error, "a layer of a snapshot cannot be shown");
-                missing.extend(place.map(|place| (layer, place)));
+                missing.extend(place.map(|place| (layer, plan, place)));
             }
         }
-        for (layer, (spelled, reference)) in missing {
+        for (layer, plan, (spelled, reference)) in missing {
             let remote = Arc::clone(self);
             tokio::spawn(async move {
                 let target = Target { key: layer.key, spelled, reference, size: None };
-                match remote.opener.open(target).await.map(|_| remote.lower_dir(&layer)) {
+                match remote.opener.open(target).await.map(|_| remote.shown(&layer, plan)) {
                     Ok(Ok(_)) => {
                         tracing::info!(layer = %layer.key, "fetched the missing files of a layer again")
                     }

@@ -1,6 +1,11 @@
 //! What one start reads is fetched ahead at the next cold one: on this machine, and on others through the registry.
 
-use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use estargz::Digest;
 use nix::sys::signal::Signal;
@@ -10,7 +15,7 @@ use snapshotter::{
     profile::{self, Document},
 };
 use testkit::{
-    registry::{RegistryOptions, Shaping, TestRegistry},
+    registry::{Fault, On, RegistryOptions, Shaping, TestRegistry},
     requires, skip_unless,
 };
 
@@ -273,4 +278,120 @@ async fn what_the_entry_point_needs_is_fetched_when_nothing_else_is_known() {
     }
     assert!(!complete(&node, 0, "usr/bin/tool"), "it is hidden by the layer above");
     assert!(!complete(&node, 0, "usr/share/low") && !complete(&node, 1, "usr/share/high"));
+}
+
+/// Reads files of the lowest layer as a container of the image `top` does, and ends it.
+async fn read_base(node: &mut Node, image: &Image, top: &str, key: &str, numbers: &[usize]) {
+    let root = node.mount(key, top).await;
+    for number in numbers {
+        let path = format!("usr/file-{number}");
+        assert!(fs::read(root.join(&path)).unwrap() == image.layers[0].files[&path], "{path}");
+    }
+    nix::mount::umount(&node.directory.path().join(key)).unwrap();
+    node.remove(key).await;
+}
+
+async fn remove_all(node: &mut Node, names: &[String]) {
+    for name in names.iter().rev() {
+        node.remove(name).await;
+    }
+    node.cleanup().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_with_a_layer_in_common_have_plans_of_their_own() {
+    skip_unless!(requires::fuse());
+    let registry = registry();
+    let base = Layer::new(&registry, 500, 40, 150_000);
+    let with = |name: &str, seed| {
+        Image::push(&registry, name, vec![base.clone(), Layer::new(&registry, seed, 1, 100)])
+    };
+    let (one, two) = (with("one", 501), with("two", 502));
+    let (of_one, of_two) = ([30, 5, 12], [7, 35, 21, 14]);
+    let mut node = Node::start(QUIET).await;
+    for (image, numbers) in [(&one, &of_one[..]), (&two, &of_two[..])] {
+        let names = node.pull(image).await;
+        read_base(&mut node, image, &names[1], "first", numbers).await;
+        remove_all(&mut node, &names).await;
+    }
+    assert!(node.status().layers.is_empty());
+
+    let file = 150_000;
+    let names = node.pull(&one).await;
+    let whole = |node: &Node| planned(node) / file;
+    node.eventually("one's plan is followed", |node| whole(node) == of_one.len() as u64).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(whole(&node), of_one.len() as u64, "nothing that only the other image reads");
+    assert_eq!(document(&node, &one).files(), of_one.map(|n| format!("usr/file-{n}")));
+
+    // The other image's Prepare for the layer they share never comes: it is there.
+    let others = node.pull(&two).await;
+    assert_eq!(others[0], names[0]);
+    node.eventually("two's plan is followed", |node| whole(node) == 7).await;
+    let before = misses(&node);
+    read_base(&mut node, &two, &others[1], "second", &of_two).await;
+    assert_eq!(misses(&node), before);
+    assert_eq!(document(&node, &two).files(), of_two.map(|n| format!("usr/file-{n}")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_up_that_hangs_delays_no_prepare() {
+    skip_unless!(requires::fuse());
+    let registry = registry();
+    for no_referrers in [false, true] {
+        registry.set_no_referrers(no_referrers);
+        let image = image(&registry, &format!("slow-{no_referrers}"), 600 + 10 * u64::from(no_referrers));
+        registry.inject(On::Referrers, Fault::Stall, None);
+        registry.clear_requests();
+        let mut node = Node::start(QUIET).await;
+        let began = Instant::now();
+        let names = node.pull(&image).await;
+        start(&mut node, &image, "first", &names[1]).await;
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        let asked = |request: &testkit::registry::RequestRecord| {
+            request.path.contains("/referrers/") || request.path.contains("/manifests/sha256-")
+        };
+        node.eventually("it was looked for", |_| registry.requests().iter().any(asked)).await;
+        registry.clear_faults();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn libraries_are_found_where_the_loaders_cache_says() {
+    skip_unless!(requires::fuse());
+    let host = |path: &str| fs::read(path).unwrap_or_default();
+    let (program, cache) = (host("/usr/bin/true"), host("/etc/ld.so.cache"));
+    let libc = host("/lib/x86_64-linux-gnu/libc.so.6");
+    let elsewhere = program.is_empty() || libc.is_empty() || cache.is_empty();
+    skip_unless!(elsewhere.then_some("this host's programs are not where Debian has them"));
+    let registry = registry();
+    // The same bytes under another name of the same length, where nobody looks without the cache.
+    let spelled = String::from_utf8_lossy(&cache).contains("/lib/x86_64-linux-gnu/libc.so.6");
+    skip_unless!((!spelled).then_some("this host's cache names its libraries otherwise"));
+    let moved = replaced(&cache, b"/lib/x86_64-linux-gnu/", b"/opt/x86_64-linux-gnu/");
+    let low = of_host(
+        &registry,
+        &[("opt/x86_64-linux-gnu/libc.so.6", libc), ("etc/ld.so.cache", moved)],
+        &[],
+    );
+    let high = of_host(&registry, &[("usr/bin/tool", program)], &[("tool", "usr/bin/tool")]);
+    let image =
+        Image::push_with(&registry, "cached", r#"{"config":{"Cmd":["/tool"]}}"#, vec![low, high]);
+    let mut node = Node::start(QUIET).await;
+    node.pull(&image).await;
+    let all: u64 = image.layers.iter().flat_map(|layer| layer.files.values()).map(|file| file.len() as u64).sum();
+    let present =
+        |node: &Node| -> u64 { node.status().layers.iter().map(|layer| layer.files.bytes_present).sum() };
+    node.eventually("program, cache and library are here", |node| present(node) == all).await;
+}
+
+/// `bytes` with `new` for each `old`, which is as long.
+fn replaced(bytes: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for at in 0..bytes.len().saturating_sub(old.len()) {
+        if bytes[at..].starts_with(old) {
+            bytes[at..at + new.len()].copy_from_slice(new);
+        }
+    }
+    bytes
 }

@@ -148,11 +148,10 @@ impl Layer {
 
     /// Records that the bytes were wanted, and when.
     fn note(&self, extent: &Extent) {
-        let recorder = &self.recording.recorder;
-        if recorder.is_on()
+        if self.recording.is_on()
             && let Ok(chunks) = self.files.index.chunks_of(extent.node, extent.range.clone())
         {
-            recorder.note(&self.engine.starts, chunks);
+            self.recording.note(&self.engine.starts, chunks);
         }
     }
 

@@ -26,6 +26,8 @@ struct Part {
     layer: Weak<Layer>,
     /// By time.
     steps: VecDeque<Access>,
+    /// An earlier start made it.
+    exact: bool,
 }
 
 // === impl Queue ===
@@ -36,8 +38,10 @@ impl Queue {
         steps.retain(|step| step.chunk.0 < count);
         steps.sort_by_key(|step| step.at);
         layer.plan(steps.iter().map(|step| step.chunk), exact);
-        let part = Part { layer: Arc::downgrade(layer), steps: steps.into() };
+        let part = Part { layer: Arc::downgrade(layer), steps: steps.into(), exact };
         match self.plans.iter_mut().find(|plan| plan.id == id) {
+            // Several Prepares may ask for one layer.
+            Some(plan) if exact && plan.parts.iter().any(|part| part.exact && part.is_of(layer)) => {}
             Some(plan) => plan.parts.push(part),
             None => self.plans.push_back(Plan { id, parts: vec![part] }),
         }
@@ -72,8 +76,7 @@ impl Queue {
 
     /// Takes nothing more of `layer`.
     pub(crate) fn forget(&mut self, layer: &Arc<Layer>) {
-        let same = |part: &Part| std::ptr::eq(part.layer.as_ptr(), Arc::as_ptr(layer));
-        self.plans.iter_mut().for_each(|plan| plan.parts.retain(|part| !same(part)));
+        self.plans.iter_mut().for_each(|plan| plan.parts.retain(|part| !part.is_of(layer)));
         layer.forget_plan();
     }
 }
@@ -91,6 +94,10 @@ impl Plan {
 // === impl Part ===
 
 impl Part {
+    fn is_of(&self, layer: &Arc<Layer>) -> bool {
+        std::ptr::eq(self.layer.as_ptr(), Arc::as_ptr(layer))
+    }
+
     /// Drops the steps that are done. Says whether there are others.
     fn is_left(&mut self) -> bool {
         let Some(layer) = self.layer.upgrade().filter(|layer| !layer.is_removed()) else { return false };

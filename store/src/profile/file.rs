@@ -17,12 +17,15 @@ const ACCESS_LEN: usize = 8;
 const CHECKSUM_LEN: usize = 32;
 /// The recording went on to its end.
 const FINISHED: u32 = 1;
+/// Nothing was in the page cache: whatever the start needed was seen.
+const WHOLE: u32 = 2;
 
 /// The order in which the chunks of a layer were read for the first time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
     key: LayerKey,
     finished: bool,
+    whole: bool,
     accesses: Vec<Access>,
 }
 
@@ -70,7 +73,7 @@ impl Profile {
 
     /// A profile without accesses.
     pub fn new(key: LayerKey) -> Self {
-        Self { key, finished: false, accesses: Vec::new() }
+        Self { key, finished: false, whole: false, accesses: Vec::new() }
     }
 
     /// The layer that it is of.
@@ -90,6 +93,17 @@ impl Profile {
 
     pub(crate) fn finish(&mut self) {
         self.finished = true;
+    }
+
+    /// Whether it holds all that a start needs, and not only what an earlier start of another image had left out of the
+    /// page cache.
+    pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// Notes that nothing was in the page cache. Says whether that is news.
+    pub(crate) fn make_whole(&mut self) -> bool {
+        !std::mem::replace(&mut self.whole, true)
     }
 
     /// Adds the accesses of a recording. What is listed stays, in its order; a chunk that is new takes the place that
@@ -142,6 +156,7 @@ impl Profile {
         Ok(Self {
             key: LayerKey { blob: Digest::from_bytes(*blob), toc: Digest::from_bytes(*toc) },
             finished: u32::from_le_bytes(*flags) & FINISHED != 0,
+            whole: u32::from_le_bytes(*flags) & WHOLE != 0,
             accesses,
         })
     }
@@ -152,7 +167,9 @@ impl Profile {
         let mut bytes = Vec::with_capacity(HEADER_LEN + accesses.len() * ACCESS_LEN + CHECKSUM_LEN);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.extend_from_slice(&if self.finished { FINISHED } else { 0 }.to_le_bytes());
+        let flag = |is: bool, flag: u32| if is { flag } else { 0 };
+        let flags = flag(self.finished, FINISHED) | flag(self.whole, WHOLE);
+        bytes.extend_from_slice(&flags.to_le_bytes());
         bytes.extend_from_slice(self.key.blob.as_bytes());
         bytes.extend_from_slice(self.key.toc.as_bytes());
         bytes.extend_from_slice(&(accesses.len() as u32).to_le_bytes());

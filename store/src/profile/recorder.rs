@@ -50,7 +50,7 @@ pub(crate) struct Starts {
 }
 
 /// What is to be saved of a recording.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Unsaved {
     pub(crate) accesses: Vec<Access>,
     pub(crate) finished: bool,

@@ -1,4 +1,7 @@
-//! Where profiles are kept: `profiles/<layer key>` below the daemon's root, apart from the layers, which go sooner.
+//! Where profiles are kept: below the daemon's root, apart from the layers, which go sooner.
+//!
+//! `profiles/<layer key>` is what any image was seen to read of the layer, `profiles/<layer key>-<image>` what one image
+//! reads of it.
 
 use std::{
     fs::{self, File, FileTimes},
@@ -10,10 +13,18 @@ use std::{
 use parking_lot::Mutex;
 
 use super::Profile;
-use crate::{LayerKey, StoreError};
+use crate::{LayerKey, PlanId, StoreError};
 
 /// Files that are being written have this at the end of their name.
 const UNFINISHED: &str = ".new";
+
+/// Which profile of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Book {
+    pub(crate) layer: LayerKey,
+    /// What this image reads; none for what any image was seen to read.
+    pub(crate) image: Option<PlanId>,
+}
 
 /// The profiles on disk; those that were least recently of use go when there are too many.
 #[derive(Debug)]
@@ -25,6 +36,18 @@ pub(crate) struct Shelf {
     writing: Mutex<()>,
 }
 
+// === impl Book ===
+
+impl Book {
+    pub(crate) fn of_any(layer: LayerKey) -> Self {
+        Self { layer, image: None }
+    }
+
+    pub(crate) fn of(layer: LayerKey, image: PlanId) -> Self {
+        Self { layer, image: Some(image) }
+    }
+}
+
 // === impl Shelf ===
 
 impl Shelf {
@@ -34,14 +57,14 @@ impl Shelf {
         Ok(Self { dir, limit, writing: Mutex::new(()) })
     }
 
-    /// Whether there is a file for a layer.
-    pub(crate) fn has(&self, key: LayerKey) -> bool {
-        self.path(key).exists()
+    /// Whether there is a file.
+    pub(crate) fn has(&self, book: Book) -> bool {
+        self.path(book).exists()
     }
 
-    /// The profile of a layer, if there is one that can be used.
-    pub(crate) fn get(&self, key: LayerKey) -> Option<Profile> {
-        let path = self.path(key);
+    /// A profile, if there is one that can be used.
+    pub(crate) fn get(&self, book: Book) -> Option<Profile> {
+        let path = self.path(book);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
@@ -51,7 +74,7 @@ impl Shelf {
             }
         };
         match Profile::parse(&bytes) {
-            Ok(profile) if profile.key() == key => Some(profile),
+            Ok(profile) if profile.key() == book.layer => Some(profile),
             Ok(_) => {
                 tracing::warn!(path = %path.display(), "a profile is of another layer, it is ignored");
                 None
@@ -64,23 +87,23 @@ impl Shelf {
     }
 
     /// The profile is of use again: it goes last.
-    pub(crate) fn touch(&self, key: LayerKey) {
+    pub(crate) fn touch(&self, book: Book) {
         let times = FileTimes::new().set_modified(SystemTime::now());
         // Nothing depends on it but which profile is thrown away first.
-        let _ = File::options().write(true).open(self.path(key)).and_then(|file| file.set_times(times));
+        let _ = File::options().write(true).open(self.path(book)).and_then(|file| file.set_times(times));
     }
 
-    /// Replaces the profile of a layer by what `change` makes of it, unless that is nothing new.
-    pub(crate) fn change(&self, key: LayerKey, change: impl FnOnce(&mut Profile) -> bool) {
+    /// Replaces a profile by what `change` makes of it, unless that is nothing new.
+    pub(crate) fn change(&self, book: Book, change: impl FnOnce(&mut Profile) -> bool) {
         let _writing = self.writing.lock();
-        let mut profile = self.get(key).unwrap_or_else(|| Profile::new(key));
+        let mut profile = self.get(book).unwrap_or_else(|| Profile::new(book.layer));
         if !change(&mut profile) {
             return;
         }
-        if let Err(error) = self.put(&self.path(key), &profile.encode()) {
-            tracing::warn!(layer = %key, %error, "cannot keep the profile of a layer");
+        if let Err(error) = self.put(&self.path(book), &profile.encode()) {
+            tracing::warn!(layer = %book.layer, %error, "cannot keep the profile of a layer");
         }
-        self.make_room(&self.path(key));
+        self.make_room(&self.path(book));
     }
 
     /// Atomic, and not synced: after a power cut the profile is the old one, or a damaged one that is ignored.
@@ -109,8 +132,11 @@ impl Shelf {
         }
     }
 
-    fn path(&self, key: LayerKey) -> PathBuf {
-        self.dir.join(key.to_string())
+    fn path(&self, book: Book) -> PathBuf {
+        self.dir.join(match book.image {
+            Some(PlanId(image)) => format!("{}-{image:016x}", book.layer),
+            None => book.layer.to_string(),
+        })
     }
 }
 

@@ -183,3 +183,61 @@ async fn demand_overtakes_a_plan_that_hangs_and_the_background_goes_on() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_that_share_a_layer_have_plans_of_their_own() {
+    let blob = Blob::small_files(200, 20_000);
+    let dir = Dir::new();
+    let store = dir.open();
+    let images = [PlanId(7), PlanId(8)];
+    let names = |from: u32| (0..8).map(|n| format!("file{:04}", from + n * 11)).collect::<Vec<_>>();
+    for (image, first) in images.into_iter().zip([0, 5]) {
+        let (layer, _source) = open(&store, &blob).await;
+        layer.begin_start(image);
+        start(&layer, &blob, &names(first)).await;
+        store.remove(&blob.key).unwrap();
+    }
+    for (image, first) in images.into_iter().zip([0, 5]) {
+        let (layer, source) = open(&store, &blob).await;
+        let own = layer.profile_of(image).unwrap();
+        assert!(own.is_whole() && own.accesses().len() == 8, "{own:?}");
+        // Half of it is here when the image comes.
+        start(&layer, &blob, &names(first)[..4]).await;
+        source.state.lock().log.clear();
+        assert!(layer.start_plan(image));
+        layer.begin_start(image);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let before = layer.stats();
+        start(&layer, &blob, &names(first)).await;
+        assert_eq!(layer.stats().misses, before.misses, "image {image:?}");
+        assert!(
+            layer.profile_of(image).unwrap().accesses() == own.accesses(),
+            "a warm start changes nothing"
+        );
+        store.remove(&blob.key).unwrap();
+    }
+    assert_eq!(open(&store, &blob).await.0.profile_of(PlanId(9)).unwrap().accesses().len(), 16);
+    settled(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_finds_the_layer_read_already_is_joined_with_what_others_read() {
+    let blob = Blob::small_files(100, 20_000);
+    let dir = Dir::new();
+    let store = dir.open();
+    let (layer, _source) = open(&store, &blob).await;
+    let names = |numbers: &[u32]| numbers.iter().map(|n| format!("file{n:04}")).collect::<Vec<_>>();
+    layer.begin_start(PlanId(1));
+    start(&layer, &blob, &names(&[3, 60])).await;
+    layer.begin_start(PlanId(2));
+    start(&layer, &blob, &names(&[80])).await;
+    assert_eq!(layer.profile_of(PlanId(2)).unwrap().accesses().len(), 3);
+    store.remove(&blob.key).unwrap();
+    // Seen from its first read on, it is known by itself. One that reads nothing of the layer is too.
+    let (layer, _source) = open(&store, &blob).await;
+    layer.begin_start(PlanId(2));
+    layer.begin_start(PlanId(3));
+    start(&layer, &blob, &names(&[60, 80])).await;
+    assert_eq!(layer.profile_of(PlanId(2)).unwrap().accesses().len(), 2);
+    assert_eq!(layer.profile_of(PlanId(4)).unwrap().accesses().len(), 3);
+}

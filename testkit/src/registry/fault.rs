@@ -17,6 +17,8 @@ pub enum On {
     PlainRange,
     /// GETs and HEADs of manifests.
     Manifest,
+    /// Questions about what refers to an image, by the API for it or the tag that stands in for it.
+    Referrers,
     /// HEADs of anything.
     Head,
     /// Requests for a token.
@@ -64,6 +66,7 @@ pub(super) struct Traits {
     pub(super) blob: bool,
     pub(super) at_cdn: bool,
     pub(super) manifest: bool,
+    pub(super) referrers: bool,
     pub(super) token: bool,
     pub(super) head: bool,
     pub(super) range: bool,
@@ -81,6 +84,7 @@ impl On {
             Self::SuffixRange => blob && request.suffix,
             Self::PlainRange => blob && request.range && !request.suffix,
             Self::Manifest => request.manifest,
+            Self::Referrers => request.referrers,
             Self::Head => request.head,
             Self::Token => request.token,
         }

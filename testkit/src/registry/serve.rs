@@ -141,6 +141,7 @@ async fn answer(
         blob: path.contains("/blobs/sha256:") || path.starts_with("/cdn/"),
         at_cdn: which == Listener::Cdn,
         manifest: path.contains("/manifests/"),
+        referrers: path.contains("/referrers/") || path.contains("/manifests/sha256-"),
         token: path == "/token",
         head: parts.method == Method::HEAD,
         suffix: range.as_ref().is_some_and(|range| range.starts_with("bytes=-")),

@@ -46,7 +46,12 @@ fn a_count_that_lies_costs_nothing() {
 #[test]
 fn accesses_out_of_order_or_twice_are_refused_though_their_checksum_is_right() {
     for accesses in [[access(1, 5), access(2, 4)], [access(1, 5), access(1, 6)]] {
-        let profile = Profile { key: key(), finished: false, accesses: accesses.to_vec() };
+        let profile = Profile {
+            key: key(),
+            finished: false,
+            whole: accesses.len() % 2 == 0,
+            accesses: accesses.to_vec(),
+        };
         assert_eq!(Profile::parse(&profile.encode()), Err(InvalidProfile::Order));
     }
 }

@@ -5,8 +5,8 @@ use estargz::{ChunkId, Digest};
 use super::*;
 use crate::Access;
 
-fn key(number: u32) -> LayerKey {
-    LayerKey { blob: Digest::of(&number.to_le_bytes()), toc: Digest::of(b"toc") }
+fn key(number: u32) -> Book {
+    Book::of_any(LayerKey { blob: Digest::of(&number.to_le_bytes()), toc: Digest::of(b"toc") })
 }
 
 fn some(accesses: u32) -> Vec<Access> {
@@ -43,4 +43,18 @@ fn what_was_of_no_use_for_longest_goes_first() {
     assert_eq!(kept, [0, 3, 4]);
     shelf.change(key(9), |profile| profile.add(&some(2000)));
     assert!(shelf.get(key(9)).is_some(), "the newest stays though it is too large alone");
+}
+
+#[test]
+fn what_images_read_of_one_layer_is_kept_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let shelf = Shelf::open(dir.path().to_owned(), 1 << 20).unwrap();
+    let of = |image| Book::of(key(1).layer, PlanId(image));
+    for image in [1, 2] {
+        shelf.change(of(image), |profile| profile.add(&some(image as u32)) | profile.make_whole());
+    }
+    let lengths = [1, 2].map(|image| shelf.get(of(image)).unwrap().accesses().len());
+    assert_eq!(lengths, [1, 2]);
+    assert!(shelf.get(of(1)).unwrap().is_whole());
+    assert!(!shelf.has(key(1)) && !shelf.has(of(3)));
 }
