@@ -189,6 +189,10 @@ impl Layer {
         if !self.has_profile() {
             return false;
         }
+        // All Prepares of a pull ask.
+        if !self.is_new_plan(id) {
+            return true;
+        }
         let layer = Arc::clone(self);
         // The background, which may be started next, must not be on the link before the plan.
         let mut busy = self.engine.activity.window();

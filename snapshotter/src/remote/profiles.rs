@@ -86,11 +86,14 @@ impl Lookups {
     /// Looks for a profile of the image, unless all its layers have one, and follows it. An image of which nothing at
     /// all is known gets what its entry point needs.
     pub(super) async fn run(self: Arc<Self>, opener: Arc<Opener>, subject: Subject) {
+        let Ok(manifest) = subject.manifest.clone().await else { return };
+        let all = targets(&manifest, &subject);
+        for layer in all.iter().filter_map(|target| opener.store.layer(&target.key)) {
+            layer.start_plan(subject.wanted.plan());
+        }
         if !self.is_due(subject.digest) {
             return;
         }
-        let Ok(manifest) = subject.manifest.clone().await else { return };
-        let all = targets(&manifest, &subject);
         let (store, plan, keys) = (Arc::clone(&opener.store), subject.wanted.plan(), all.clone());
         let (nothing, unknown) = blocking(move || {
             let nothing = !keys.iter().any(|target| store.has_profile(&target.key));

@@ -309,9 +309,9 @@ async fn images_with_a_layer_in_common_have_plans_of_their_own() {
     let (one, two) = (with("one", 501), with("two", 502));
     let (of_one, of_two) = ([30, 5, 12], [7, 35, 21, 14]);
     let mut node = Node::start(QUIET).await;
-    for (image, numbers) in [(&one, &of_one[..]), (&two, &of_two[..])] {
+    for (image, key, numbers) in [(&one, "one", &of_one[..]), (&two, "two", &of_two[..])] {
         let names = node.pull(image).await;
-        read_base(&mut node, image, &names[1], "first", numbers).await;
+        read_base(&mut node, image, &names[1], key, numbers).await;
         remove_all(&mut node, &names).await;
     }
     assert!(node.status().layers.is_empty());
@@ -369,17 +369,14 @@ async fn libraries_are_found_where_the_loaders_cache_says() {
     let spelled = String::from_utf8_lossy(&cache).contains("/lib/x86_64-linux-gnu/libc.so.6");
     skip_unless!((!spelled).then_some("this host's cache names its libraries otherwise"));
     let moved = replaced(&cache, b"/lib/x86_64-linux-gnu/", b"/opt/x86_64-linux-gnu/");
-    let low = of_host(
-        &registry,
-        &[("opt/x86_64-linux-gnu/libc.so.6", libc), ("etc/ld.so.cache", moved)],
-        &[],
-    );
+    let low =
+        of_host(&registry, &[("opt/x86_64-linux-gnu/libc.so.6", libc), ("etc/ld.so.cache", moved)], &[]);
     let high = of_host(&registry, &[("usr/bin/tool", program)], &[("tool", "usr/bin/tool")]);
-    let image =
-        Image::push_with(&registry, "cached", r#"{"config":{"Cmd":["/tool"]}}"#, vec![low, high]);
+    let image = Image::push_with(&registry, "cached", r#"{"config":{"Cmd":["/tool"]}}"#, vec![low, high]);
     let mut node = Node::start(QUIET).await;
     node.pull(&image).await;
-    let all: u64 = image.layers.iter().flat_map(|layer| layer.files.values()).map(|file| file.len() as u64).sum();
+    let all: u64 =
+        image.layers.iter().flat_map(|layer| layer.files.values()).map(|file| file.len() as u64).sum();
     let present =
         |node: &Node| -> u64 { node.status().layers.iter().map(|layer| layer.files.bytes_present).sum() };
     node.eventually("program, cache and library are here", |node| present(node) == all).await;

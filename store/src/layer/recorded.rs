@@ -9,7 +9,7 @@ use std::sync::{
 };
 
 use estargz::ChunkId;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::Layer;
 use crate::{
@@ -32,6 +32,8 @@ pub(super) struct Recording {
     profiled: AtomicBool,
     /// Whether the page cache may hold something of the layer.
     read: AtomicBool,
+    /// The image whose plan was begun last.
+    followed: Mutex<Option<PlanId>>,
 }
 
 /// The start of an image.
@@ -54,7 +56,8 @@ impl Recording {
         let profile = engine.shelf.get(Book::of_any(key));
         let any = recorder(profile.as_ref(), files, engine);
         let read = files.chunks.present() > 0;
-        Self { any, images: RwLock::default(), profiled: profile.is_some().into(), read: read.into() }
+        let (images, followed) = Default::default();
+        Self { any, images, profiled: profile.is_some().into(), read: read.into(), followed }
     }
 
     /// Whether reads are of any interest.
@@ -142,7 +145,15 @@ impl Layer {
             news
         });
         self.add_for_any(&ours, false);
+        if news {
+            *self.recording.followed.lock() = None;
+        }
         news
+    }
+
+    /// Whether the plan of `image` is another one than that which was begun last.
+    pub(crate) fn is_new_plan(&self, image: PlanId) -> bool {
+        self.recording.followed.lock().replace(image) != Some(image)
     }
 
     /// Adds what was recorded to the profiles.
