@@ -9,6 +9,7 @@ use std::{
 use store::{Class, Layer, PlanId, Store, StoreConfig};
 
 use crate::{
+    background::complete,
     blob::{Blob, node},
     memory::{Dir, Fault, Memory, settled},
 };
@@ -130,6 +131,28 @@ async fn recording_can_be_switched_off_and_a_damaged_profile_is_ignored() {
     assert!(!layer.start_plan(PLAN));
     start(&layer, &blob, &["file0003".to_owned()]).await;
     assert_eq!(read(&layer), ["file0003"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_background_waits_until_the_planned_start_is_over() {
+    let blob = Blob::small_files(400, 20_000);
+    let (dir, files) = (Dir::new(), program());
+    let store = dir.open();
+    let (layer, _source) = open(&store, &blob).await;
+    start(&layer, &blob, &files).await;
+    store.remove(&blob.key).unwrap();
+    drop(layer);
+
+    let (layer, source) = open(&store, &blob).await;
+    assert!(layer.start_plan(PLAN));
+    layer.start_background();
+    for name in &files[..12] {
+        layer.read(node(&layer, name), 0, 10).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let requests = source.requests();
+    assert!(requests.iter().all(|(_, class)| *class != Class::Background), "{requests:?}");
+    complete(&layer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
