@@ -118,6 +118,15 @@ pub(crate) fn data_path(programs: &Programs) -> Result<Prepared> {
     Ok(Prepared { name: name.to_owned(), plain, estargz })
 }
 
+/// The image of the memory's benchmark: so many layers with so many small files each.
+pub(crate) fn many_files(programs: &Programs, layers: usize, files: usize) -> Result<Prepared> {
+    let name = format!("many-files-{layers}x{files}");
+    let dir = sample_image::many_files(layers, files).with_context(|| format!("build the image {name}"))?;
+    let plain = Layout { dir, tag: sample_image::TAG.to_owned() };
+    let estargz = converted(programs, &name, &plain, CHUNK)?;
+    Ok(Prepared { name, plain, estargz })
+}
+
 /// The variant `number` of `original`.
 fn variant(programs: &Programs, original: &Prepared, number: usize) -> Result<Prepared> {
     let name = format!("{}-variant-{number}", original.name);

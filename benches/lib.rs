@@ -12,6 +12,7 @@ mod disk;
 mod figure;
 mod image;
 mod machine;
+pub mod memory;
 mod network;
 mod node;
 mod origin;

@@ -24,8 +24,8 @@ use testkit::{
     scratch::mounts_below,
 };
 
-pub(crate) use self::container::Running;
 use self::events::Events;
+pub(crate) use self::{container::Running, starling_metrics::DaemonState};
 use crate::{
     contender::Contender,
     disk,
@@ -140,6 +140,14 @@ impl Node {
         match &self.daemon {
             Daemon::Starling(daemon) => starling_metrics::add(daemon, figures),
             _ => Ok(()),
+        }
+    }
+
+    /// What Starling says of its own memory and layers; nothing of the others.
+    pub(crate) fn daemon_state(&self) -> Result<Option<DaemonState>> {
+        match &self.daemon {
+            Daemon::Starling(daemon) => starling_metrics::state(daemon).map(Some),
+            _ => Ok(None),
         }
     }
 

@@ -34,6 +34,31 @@ pub(super) fn add(daemon: &Starlingd, figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
+/// What the daemon says of itself at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DaemonState {
+    /// Layers of which something is missing.
+    pub(crate) partial_layers: u64,
+    /// Layers that are whole.
+    pub(crate) complete_layers: u64,
+    /// Bytes of the memory budget that are in use.
+    pub(crate) in_flight: u64,
+}
+
+/// The state of the daemon now.
+pub(super) fn state(daemon: &Starlingd) -> Result<DaemonState> {
+    let text = scrape(&daemon.admin())?;
+    let of = |name: &str, label: &str| {
+        let mut found = samples(&text, name).filter(|(labels, _)| labels.contains(label));
+        found.next().map_or(0, |(_, value)| value as u64)
+    };
+    Ok(DaemonState {
+        partial_layers: of("starling_layers", "\"partial\""),
+        complete_layers: of("starling_layers", "\"complete\""),
+        in_flight: of("starling_in_flight_memory_bytes", ""),
+    })
+}
+
 /// The histogram of reads that waited.
 #[derive(Debug, Default, PartialEq)]
 struct Stalls {

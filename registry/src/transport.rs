@@ -41,6 +41,8 @@ pub(crate) struct Body {
     received: usize,
 }
 
+/// Connections to a host that are kept for later. Each holds a buffer of up to 400 KiB for the next answer.
+const IDLE_CONNECTIONS: usize = 8;
 /// A server that sends less than this within one idle time-out is as good as silent; without this bound
 /// one byte now and then would keep a read alive for ever.
 const MIN_BYTES_PER_IDLE: usize = 1024;
@@ -107,7 +109,7 @@ fn builder(config: &RegistryConfig) -> Result<ClientBuilder, Failure> {
         .user_agent(&config.user_agent)
         .connect_timeout(config.connect_timeout)
         .pool_idle_timeout(Duration::from_secs(60))
-        .pool_max_idle_per_host(32)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
         .tcp_keepalive(Duration::from_secs(30));
     for path in &config.ca_files {
         let unusable = |why: String| {

@@ -1,5 +1,8 @@
 //! `starlingd`: reads flags and configuration, starts the daemon, serves until it is told to stop.
 
+#[cfg(target_env = "gnu")]
+mod heap;
+
 use std::process::ExitCode;
 
 use nix::sys::signal::{SigSet, Signal};
@@ -12,6 +15,8 @@ fn main() -> ExitCode {
         println!("{}", Flags::version_line());
         return ExitCode::SUCCESS;
     }
+    #[cfg(target_env = "gnu")]
+    heap::bound();
     logging::start(flags.log_level);
     match run(flags) {
         Ok(()) => ExitCode::SUCCESS,
@@ -27,6 +32,8 @@ fn run(flags: Flags) -> anyhow::Result<()> {
     let loaded = Config::load(flags.config.as_deref())?;
     loaded.log();
     accept_signals()?;
+    #[cfg(target_env = "gnu")]
+    heap::trim_regularly()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(async {
         let (mut terminate, mut interrupt) =

@@ -9,8 +9,10 @@ pub struct StoreConfig {
     pub root: PathBuf,
     /// Most bytes of chunks that are received or decoded at one time, over all layers.
     pub memory_budget: u64,
-    /// Threads that decode what is waited for; as many again decode the background's share at idle priority.
+    /// Threads that decode what is waited for.
     pub decode_threads: usize,
+    /// Threads that decode the background's share, at idle priority. Without them it is decoded when it is read.
+    pub idle_threads: usize,
     /// A read that cannot be served within this time fails.
     pub read_timeout: Duration,
     /// Whether [`Layer::start_background`](crate::Layer::start_background) does anything.
@@ -50,8 +52,9 @@ impl Default for StoreConfig {
     fn default() -> Self {
         Self {
             root: PathBuf::from("/var/lib/starling"),
-            memory_budget: 32 << 20,
+            memory_budget: 24 << 20,
             decode_threads: thread::available_parallelism().map_or(2, usize::from),
+            idle_threads: thread::available_parallelism().map_or(2, usize::from),
             read_timeout: Duration::from_secs(60),
             background: true,
             background_windows: 2,

@@ -9,8 +9,8 @@ use crate::{
     BlobSource, StoreConfig,
     decode::Pool,
     fetch::{
-        activity::Activity, background::Background, bandwidth::Bandwidth, budget::Budget, link::Link,
-        reach::Bounds,
+        activity::Activity, background::Background, bandwidth::Bandwidth, budget::Budget, in_flight::Tracked,
+        link::Link, reach::Bounds,
     },
     flush::Flusher,
     plan::Planner,
@@ -26,6 +26,7 @@ pub(crate) struct Engine {
     pub(crate) runtime: Handle,
     pub(crate) pool: Pool,
     pub(crate) budget: Arc<Budget>,
+    pub(crate) tracked: Tracked,
     pub(crate) activity: Activity,
     pub(crate) link: Arc<Link>,
     /// Windows that go on behind what was missed.
@@ -46,12 +47,13 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn start(config: StoreConfig, shelf: Shelf) -> std::io::Result<Arc<Self>> {
-        let pool = Pool::start(config.decode_threads)?;
+        let pool = Pool::start(config.decode_threads, config.idle_threads)?;
         let flusher = Flusher::start(&config)?;
         Ok(Arc::new(Self {
             runtime: Handle::current(),
             pool,
             budget: Budget::new(config.memory_budget),
+            tracked: Tracked::default(),
             activity: Activity::new(),
             link: Link::new(),
             tails: Arc::new(Semaphore::new(TAILS)),

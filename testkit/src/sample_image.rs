@@ -5,6 +5,7 @@
 //! `target/images/`; tests and benchmarks convert and push it as they need.
 
 pub mod data_path;
+pub mod many_files;
 mod node;
 mod openjdk;
 mod parts;
@@ -14,6 +15,7 @@ mod weights;
 
 pub use self::{
     data_path::data_path,
+    many_files::many_files,
     node::node,
     openjdk::openjdk,
     python::{python, scikit_learn},

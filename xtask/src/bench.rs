@@ -24,6 +24,8 @@ enum Benchmark {
     Startup(::bench::startup::Options),
     /// What reading costs once everything is there, against other snapshotters
     Datapath(::bench::datapath::Options),
+    /// What the daemon holds in memory for a hundred layers with a million files
+    Memory(::bench::memory::Options),
     /// Print the tables of a recorded run of `startup`
     Show {
         /// The run's JSON
@@ -46,6 +48,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         (Benchmark::Datapath(options), Some(scratch)) => {
             setup::packages()?;
             ::bench::datapath::run(options, scratch)?;
+        }
+        (Benchmark::Memory(options), Some(scratch)) => {
+            setup::packages()?;
+            ::bench::memory::run(options, scratch)?;
         }
         (Benchmark::Startup(options), Some(scratch)) => {
             setup::packages()?;

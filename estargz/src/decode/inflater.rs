@@ -7,8 +7,8 @@ use libdeflater::Decompressor;
 use super::{DecodeError, MemberStream};
 use crate::limits;
 
-/// A buffer that has grown beyond this many bytes is given back once it is not needed any more.
-const KEEP_LEN: usize = 8 << 20;
+/// A buffer that has grown beyond this many bytes is given back by [`Inflater::rest`].
+const KEEP_LEN: usize = 1 << 20;
 
 const TAR_BLOCK_LEN: usize = 512;
 
@@ -39,6 +39,31 @@ impl Inflater {
             .ok_or(DecodeError::Short { inflated: self.buffer.len() as u64, needed: need as u64 })
     }
 
+    /// Like [`Self::inflate`], but gives the buffer away and keeps none.
+    pub fn inflate_owned(&mut self, member: &[u8], need: u64) -> Result<Vec<u8>, DecodeError> {
+        let inflated = self.inflate(member, need).map(<[u8]>::len);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.truncate(inflated?);
+        Ok(buffer)
+    }
+
+    /// Whether there is a buffer.
+    pub fn holds_memory(&self) -> bool {
+        self.buffer.capacity() > 0
+    }
+
+    /// To be called when nothing will be inflated for a while: gives the buffer back.
+    pub fn release(&mut self) {
+        self.buffer = Vec::new();
+    }
+
+    /// To be called when what was inflated is not needed any more: gives a long buffer back.
+    pub fn rest(&mut self) {
+        if self.buffer.capacity() > KEEP_LEN {
+            self.buffer = Vec::new();
+        }
+    }
+
     /// Inflates all of the first gzip member, twice as fast as a stream. That needs room for all that it holds; says
     /// false where the room does not do.
     fn inflate_whole(&mut self, member: &[u8], need: usize) -> bool {
@@ -57,10 +82,10 @@ impl Inflater {
     }
 
     fn make_room(&mut self, len: usize) {
-        if self.buffer.capacity() > KEEP_LEN && len <= KEEP_LEN {
-            self.buffer = Vec::new();
-        }
-        if self.buffer.len() < len {
+        if self.buffer.capacity() < len {
+            // Zeros that the system gives need not be written.
+            self.buffer = vec![0; len];
+        } else if self.buffer.len() < len {
             self.buffer.resize(len, 0);
         }
     }
@@ -90,6 +115,21 @@ impl fmt::Debug for Inflater {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+
+    #[test]
+    fn keeps_no_long_buffer() {
+        let mut inflater = Inflater::new();
+        inflater.make_room(KEEP_LEN + 1);
+        inflater.rest();
+        assert_eq!(inflater.buffer.capacity(), 0);
+        inflater.make_room(1000);
+        inflater.rest();
+        assert!(inflater.buffer.capacity() >= 1000);
+        inflater.release();
+        assert!(!inflater.holds_memory());
+        assert!(inflater.inflate_owned(b"not gzip", 2000).is_err());
+        assert_eq!(inflater.buffer.capacity(), 0);
+    }
 
     /// What comes without streaming.
     pub(in super::super) fn whole(member: &[u8], need: usize) -> Option<Vec<u8>> {

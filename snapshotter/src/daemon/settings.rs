@@ -44,6 +44,7 @@ pub(super) fn store(config: &Config, flags: &Flags) -> StoreConfig {
     StoreConfig {
         memory_budget: store.memory_budget.0,
         decode_threads: or(store.decode_threads, defaults.decode_threads),
+        idle_threads: or(store.decode_threads, defaults.idle_threads),
         read_timeout: store.read_timeout_sec.duration(),
         background: !config.no_background_fetch,
         background_windows: count(config.max_concurrency),

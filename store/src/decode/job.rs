@@ -31,7 +31,7 @@ pub(crate) struct MemberJob {
     window: Arc<Window>,
     member: Member,
     /// Given up as soon as the member is decoded: an idle thread may hold on to the job for long.
-    payload: Mutex<Option<(Bytes, Charge)>>,
+    payload: Mutex<Option<(Bytes, Arc<Charge>)>>,
     /// A thread of normal priority has begun, an idle one need not.
     begun: AtomicBool,
     /// What does not match was dealt with.
@@ -53,7 +53,7 @@ impl MemberJob {
             layer,
             window,
             member,
-            payload: Mutex::new(Some((compressed, charge))),
+            payload: Mutex::new(Some((compressed, Arc::new(charge)))),
             begun,
             refused,
         })
@@ -96,10 +96,10 @@ impl MemberJob {
 
     /// Inflates and verifies; what comes of it is written by a thread that does not run at idle priority.
     pub(crate) fn run_idle(self: &Arc<Self>, inflater: &mut Inflater) {
-        let compressed = self.payload.lock().as_ref().map(|(compressed, _)| compressed.clone());
-        let Some(compressed) = compressed else { return };
-        let data = match inflater.inflate(&compressed, self.member.need) {
-            Ok(data) => Bytes::copy_from_slice(data),
+        // With its charge: what this thread holds counts, also if another one does the job meanwhile.
+        let Some((compressed, charge)) = self.payload.lock().clone() else { return };
+        let data = match inflater.inflate_owned(&compressed, self.member.need) {
+            Ok(data) => data,
             Err(error) => {
                 let (job, error) = (Arc::clone(self), error.to_string());
                 return self
@@ -122,6 +122,7 @@ impl MemberJob {
                 good.iter().for_each(|&id| job.store(id, &data));
                 job.refuse(bad);
             });
+            drop((data, compressed, charge));
         });
     }
 

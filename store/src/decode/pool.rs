@@ -15,7 +15,7 @@ use std::{
 };
 
 use estargz::decode::Inflater;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::MemberJob;
 use crate::{Class, sys};
@@ -52,14 +52,16 @@ struct State {
 // === impl Pool ===
 
 impl Pool {
-    /// Starts `threads` threads of normal priority and as many of idle priority.
-    pub(crate) fn start(threads: usize) -> io::Result<Self> {
+    /// Starts `threads` threads of normal priority, and `idle` of idle priority.
+    pub(crate) fn start(threads: usize, idle: usize) -> io::Result<Self> {
         let pool = Self(Arc::default());
         for number in 0..threads.max(1) {
             let queues = Arc::clone(&pool.0);
             thread::Builder::new()
                 .name(format!("decode-{number}"))
                 .spawn(move || queues.work(Queues::next, MemberJob::run))?;
+        }
+        for number in 0..idle {
             let queues = Arc::clone(&pool.0);
             thread::Builder::new().name(format!("decode-idle-{number}")).spawn(move || {
                 if let Err(error) = sys::run_at_idle_priority() {
@@ -113,9 +115,13 @@ impl Queues {
         self.normal.notify_one();
     }
 
-    fn work(&self, next: fn(&Self) -> Option<Task>, decode: fn(&Arc<MemberJob>, &mut Inflater)) {
+    fn work(
+        &self,
+        next: fn(&Self, &mut Inflater) -> Option<Task>,
+        decode: fn(&Arc<MemberJob>, &mut Inflater),
+    ) {
         let mut inflater = Inflater::new();
-        while let Some(task) = next(self) {
+        while let Some(task) = next(self, &mut inflater) {
             // A layer that makes the decoder panic must not take the thread from the others.
             let done = panic::catch_unwind(AssertUnwindSafe(|| match task {
                 Task::Decode(job) => decode(&job, &mut inflater),
@@ -125,10 +131,12 @@ impl Queues {
                 tracing::error!("decoding a member panicked");
                 inflater = Inflater::new();
             }
+            inflater.rest();
         }
     }
 
-    fn next(&self) -> Option<Task> {
+    /// Waits for the next task, and holds no buffer meanwhile.
+    fn next(&self, inflater: &mut Inflater) -> Option<Task> {
         let mut state = self.state.lock();
         loop {
             if state.closed {
@@ -137,11 +145,17 @@ impl Queues {
             if let Some(task) = state.normal.iter_mut().find_map(VecDeque::pop_front) {
                 return Some(task);
             }
-            self.normal.wait(&mut state);
+            if inflater.holds_memory() {
+                // Without the lock, which others want; something may have come meanwhile.
+                MutexGuard::unlocked(&mut state, || inflater.release());
+            } else {
+                self.normal.wait(&mut state);
+            }
         }
     }
 
-    fn next_idle(&self) -> Option<Task> {
+    /// Those threads give their buffers away with what they inflated.
+    fn next_idle(&self, _: &mut Inflater) -> Option<Task> {
         let mut state = self.state.lock();
         loop {
             if state.closed {

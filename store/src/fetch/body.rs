@@ -14,6 +14,8 @@ use crate::{ByteStream, Class, Layer, ReadError, SourceError, SourceErrorKind, f
 pub(super) const STALL: Duration = Duration::from_secs(1);
 /// Fewest bytes a second with which a member may hold on to memory that others wait for.
 const SLOWEST: u64 = 64 << 10;
+/// Shorter members are copied out of the network's buffer.
+const COPIED_LEN: usize = 64 << 10;
 /// A response that is held back is read on after this long, so that no server takes it for dead.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How long it takes a paused request at most to see that its memory is waited for.
@@ -82,8 +84,8 @@ impl<'a> Body<'a> {
         self.began = Some((Instant::now(), self.received));
         let first = self.piece(end).await?;
         if self.position >= end {
-            // The network's buffer as it is.
-            return Ok(first);
+            // The network's buffer as it is, unless it would be held for a small part of it: it may have 400 KiB.
+            return Ok(if first.len() < COPIED_LEN { Bytes::copy_from_slice(&first) } else { first });
         }
         let mut member = BytesMut::with_capacity((end - self.position) as usize + first.len());
         member.extend_from_slice(&first);

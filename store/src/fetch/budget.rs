@@ -13,7 +13,7 @@ use crate::Class;
 
 /// How many eighths of the budget the classes may use up to. What the background has queued may wait long for its
 /// threads, so that the others need parts that it cannot fill.
-const EIGHTHS: [u64; 4] = [8, 7, 6, 4];
+const EIGHTHS: [u64; 4] = [8, 7, 6, 5];
 
 /// A number of bytes to share.
 #[derive(Debug)]
@@ -172,7 +172,7 @@ mod tests {
     #[tokio::test]
     async fn the_background_at_its_limit_is_no_reason_to_make_room() {
         let budget = Budget::new(100);
-        let held = budget.charge(Class::Background, 50).await;
+        let held = budget.charge(Class::Background, 60).await;
         let waiting = tokio::spawn({
             let budget = Arc::clone(&budget);
             async move { budget.charge(Class::Background, 10).await }

@@ -4,7 +4,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use bytes::Bytes;
@@ -33,9 +36,20 @@ pub(crate) type Waiting = oneshot::Receiver<Outcome>;
 #[derive(Debug, Default)]
 pub(crate) struct InFlight(Mutex<Table>);
 
+/// A table with room for more than this many chunks gives its memory back when it is empty: a window of small files has
+/// thousands, and there is a table for each layer.
+const KEPT_ROOM: usize = 64;
+
 /// See [`InFlight`].
 #[derive(Debug, Default)]
-pub(crate) struct Table(HashMap<ChunkId, Pending>);
+pub(crate) struct Table {
+    chunks: HashMap<ChunkId, Pending>,
+    tracked: Tracked,
+}
+
+/// How many chunks are on their way, over all layers.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tracked(Arc<AtomicUsize>);
 
 #[derive(Debug)]
 struct Pending {
@@ -56,16 +70,44 @@ pub(crate) struct Joined {
     pub(crate) job: Option<Arc<MemberJob>>,
 }
 
+// === impl Tracked ===
+
+impl Tracked {
+    /// What is taken note of for this many, some 200 bytes each, is a sixth of the least memory budget.
+    const MOST: usize = 6000;
+    /// A new window takes one in this many of those that are left.
+    const SHARE: usize = 3;
+    /// A new window may always have this many.
+    const LEAST: usize = 32;
+
+    /// How many chunks a new window may have: the more are on their way, the fewer. One that others wait behind should be
+    /// short anyway.
+    pub(crate) fn room(&self) -> u32 {
+        let left = Self::MOST.saturating_sub(self.0.load(Relaxed));
+        (left / Self::SHARE).max(Self::LEAST) as u32
+    }
+
+    /// Whether so much is on its way that nothing should be asked for that nobody waits for.
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.load(Relaxed) >= Self::MOST
+    }
+}
+
 // === impl InFlight ===
 
 impl InFlight {
+    /// A table whose chunks are counted in `tracked`.
+    pub(crate) fn new(tracked: &Tracked) -> Self {
+        Self(Mutex::new(Table { chunks: HashMap::new(), tracked: tracked.clone() }))
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.lock()
     }
 
     /// A chunk has come to an end: tells everyone who waits. `outcome` is not asked for if nobody does.
     pub(crate) fn settle(&self, chunk: ChunkId, outcome: impl FnOnce() -> Outcome) {
-        let pending = self.0.lock().0.remove(&chunk);
+        let pending = self.0.lock().remove(chunk);
         if let Some(pending) = pending {
             tell(pending.waiters, outcome);
         }
@@ -77,7 +119,7 @@ impl InFlight {
             let pending = {
                 let mut table = self.0.lock();
                 let ours = table.of(chunk, window).is_some_and(|pending| pending.job.strong_count() == 0);
-                if ours { table.0.remove(&chunk) } else { None }
+                if ours { table.remove(chunk) } else { None }
             };
             if let Some(pending) = pending {
                 tell(pending.waiters, || Outcome::Failed(error.clone()));
@@ -89,7 +131,7 @@ impl InFlight {
     pub(crate) fn settle_of(&self, chunk: ChunkId, window: &Arc<Window>, outcome: impl FnOnce() -> Outcome) {
         let pending = {
             let mut table = self.0.lock();
-            if table.of(chunk, window).is_some() { table.0.remove(&chunk) } else { None }
+            if table.of(chunk, window).is_some() { table.remove(chunk) } else { None }
         };
         if let Some(pending) = pending {
             tell(pending.waiters, outcome);
@@ -112,7 +154,7 @@ impl InFlight {
                 pending.job = Arc::downgrade(job);
             }
             // Also of those who wait for the window that this one is a hedge for.
-            let waiters = table.0.get(&chunk).map(|pending| pending.waiters.as_slice());
+            let waiters = table.chunks.get(&chunk).map(|pending| pending.waiters.as_slice());
             waited_for |= waiters.unwrap_or_default().iter().any(|waiter| !waiter.is_closed());
         }
         if waited_for { Class::Demand } else { window.class_at(at).max(Class::ReadAhead) }
@@ -143,7 +185,7 @@ impl InFlight {
 
     /// Number of chunks on their way.
     pub(crate) fn len(&self) -> usize {
-        self.0.lock().0.len()
+        self.0.lock().chunks.len()
     }
 }
 
@@ -151,20 +193,23 @@ impl InFlight {
 
 impl Table {
     pub(crate) fn has(&self, chunk: ChunkId) -> bool {
-        self.0.contains_key(&chunk)
+        self.chunks.contains_key(&chunk)
     }
 
     /// Takes the chunks of a new window.
     pub(crate) fn insert(&mut self, window: &Arc<Window>) {
         for chunk in window.chunks() {
             let (window, job, waiters) = (Arc::clone(window), Weak::new(), Vec::new());
-            self.0.entry(chunk).or_insert(Pending { window, job, waiters });
+            self.chunks.entry(chunk).or_insert_with(|| {
+                self.tracked.0.fetch_add(1, Relaxed);
+                Pending { window, job, waiters }
+            });
         }
     }
 
     /// Waits for a chunk that is on its way.
     pub(crate) fn join(&mut self, chunk: ChunkId) -> Option<Joined> {
-        let pending = self.0.get_mut(&chunk)?;
+        let pending = self.chunks.get_mut(&chunk)?;
         pending.waiters.retain(|waiter| !waiter.is_closed());
         let (waiter, waiting) = oneshot::channel();
         pending.waiters.push(waiter);
@@ -172,8 +217,23 @@ impl Table {
         Some(Joined { waiting, window: Arc::clone(&pending.window), class, job: pending.job.upgrade() })
     }
 
+    fn remove(&mut self, chunk: ChunkId) -> Option<Pending> {
+        let removed = self.chunks.remove(&chunk)?;
+        self.tracked.0.fetch_sub(1, Relaxed);
+        if self.chunks.is_empty() && self.chunks.capacity() > KEPT_ROOM {
+            self.chunks = HashMap::new();
+        }
+        Some(removed)
+    }
+
     fn of(&mut self, chunk: ChunkId, window: &Arc<Window>) -> Option<&mut Pending> {
-        self.0.get_mut(&chunk).filter(|pending| Arc::ptr_eq(&pending.window, window))
+        self.chunks.get_mut(&chunk).filter(|pending| Arc::ptr_eq(&pending.window, window))
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        self.tracked.0.fetch_sub(self.chunks.len(), Relaxed);
     }
 }
 
@@ -185,5 +245,43 @@ fn tell(waiters: Vec<oneshot::Sender<Outcome>>, outcome: impl FnOnce() -> Outcom
     for waiter in waiters {
         // Whoever gave up waiting does not want to know.
         let _ = waiter.send(outcome.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fetch::window::Member;
+
+    #[test]
+    fn an_empty_table_takes_no_memory() {
+        let in_flight = InFlight::default();
+        let chunks: Vec<_> = (0..4096).map(ChunkId).collect();
+        let members = vec![Member { span: 0..1, need: 1, chunks: chunks.clone() }];
+        let window = Arc::new(Window::new(members, Class::Background, 0));
+        in_flight.lock().insert(&window);
+        assert!(in_flight.lock().chunks.capacity() >= chunks.len());
+        chunks.iter().for_each(|chunk| in_flight.settle(*chunk, || Outcome::Stored));
+        assert_eq!(in_flight.lock().chunks.capacity(), 0);
+    }
+
+    #[test]
+    fn windows_get_shorter_the_more_is_on_its_way_over_all_layers() {
+        let tracked = Tracked::default();
+        let layers = [InFlight::new(&tracked), InFlight::new(&tracked)];
+        let window = |layer: &InFlight, chunks: std::ops::Range<u32>| {
+            let members = vec![Member { span: 0..1, need: 1, chunks: chunks.map(ChunkId).collect() }];
+            layer.lock().insert(&Arc::new(Window::new(members, Class::Demand, 0)));
+        };
+        let free = tracked.room();
+        window(&layers[0], 0..3000);
+        let less = tracked.room();
+        assert!(less < free);
+        window(&layers[1], 0..20_000);
+        assert!(tracked.room() as usize == Tracked::LEAST && tracked.is_full());
+        (0..20_000).for_each(|chunk| layers[1].settle(ChunkId(chunk), || Outcome::Stored));
+        assert_eq!(tracked.room(), less);
+        drop(layers);
+        assert_eq!(tracked.room(), free);
     }
 }

@@ -98,6 +98,14 @@ async fn request(
     Ok(())
 }
 
+/// Memory that is taken for a member beside its bytes: the job, the places of its chunks, those in the table of what is
+/// on its way. Of a file of some hundred bytes that is as much as the file.
+fn bookkeeping(member: &Member) -> u64 {
+    const MEMBER: u64 = 512;
+    const CHUNK: u64 = 192;
+    MEMBER + CHUNK * member.chunks.len() as u64
+}
+
 /// Asks the source. While it does not answer the request stops counting as activity.
 async fn open(
     layer: &Layer,
@@ -159,7 +167,7 @@ async fn take(
     }
     let began = Instant::now();
     let len = member.span.end - member.span.start;
-    let charge = charge(layer, window, member.span.start, len + member.need).await;
+    let charge = charge(layer, window, member.span.start, len + member.need + bookkeeping(member)).await;
     let prompt = began.elapsed().as_millis() == 0;
     let compressed = body.member(member.span.end).await?;
     MemberJob::new(Arc::clone(layer), Arc::clone(window), member.clone(), compressed, charge).queue();

@@ -26,7 +26,7 @@ use crate::Class;
 pub(crate) const STREAM_LEN: u64 = 16 << 20;
 /// Bytes of chunks that are here already which are received once more to save a request.
 pub(crate) const LONGEST_GAP: u64 = 32 << 10;
-/// A window with this many chunks takes no further members.
+/// A window with this many chunks takes no further members, however few are on their way.
 pub(crate) const MOST_CHUNKS: u32 = 4096;
 /// Chunks of one member that are looked at: bounds the work for a TOC that packs all its files into one. Each window of
 /// such a member inflates it from its start, so this is large enough that a million chunks take some dozens of them.
@@ -80,6 +80,10 @@ pub(crate) trait Chunks {
     fn chunk(&self, id: ChunkId) -> Result<Chunk, IndexError>;
     /// Whether it is neither here nor on its way.
     fn is_free(&self, id: ChunkId) -> bool;
+    /// A window with this many chunks takes no further members.
+    fn most_chunks(&self) -> u32 {
+        MOST_CHUNKS
+    }
 }
 
 // === impl Window ===
@@ -238,7 +242,7 @@ struct Cut<'a, C> {
 
 impl<C: Chunks> Cut<'_, C> {
     fn has_room(&self) -> bool {
-        self.chunks < MOST_CHUNKS && self.seen < MOST_OF_MEMBER
+        self.chunks < self.from.most_chunks() && self.seen < MOST_OF_MEMBER
     }
 
     /// Whether to go on over `group`. One without free chunks is a gap, at the place of its first chunk.

@@ -14,7 +14,7 @@ use crate::{
         in_flight::{Joined, Table, Waiting},
         reach::Reach,
         receive::receive,
-        window::{Chunks, Tail, Window},
+        window::{Chunks, MOST_CHUNKS, Tail, Window},
     },
 };
 
@@ -128,6 +128,9 @@ impl Layer {
 
     /// A reader goes through the blob in order and will soon be at `at`.
     fn read_ahead(self: &Arc<Self>, at: u64, product: u64) {
+        if self.engine.tracked.is_full() {
+            return;
+        }
         let chunks = self.files.index.chunks_in(at..self.files.index.toc_offset());
         let first = ChunkId(chunks.start);
         let window = {
@@ -263,5 +266,9 @@ impl Chunks for View<'_> {
 
     fn is_free(&self, id: ChunkId) -> bool {
         !self.layer.files.chunks.has(id) && !self.table.has(id)
+    }
+
+    fn most_chunks(&self) -> u32 {
+        self.layer.engine.tracked.room().min(MOST_CHUNKS)
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     fetch::{
         in_flight::Table,
         reach::Reach,
-        window::{Chunks, LONGEST_GAP, MOST_CHUNKS, Member, STREAM_LEN, Window},
+        window::{Chunks, LONGEST_GAP, Member, STREAM_LEN, Window},
     },
 };
 
@@ -143,8 +143,8 @@ impl View<'_> {
                 Before => start.checked_sub(place.member_end),
             };
             let span = end.max(place.member_end) - start.min(place.member_start);
-            let full =
-                members.iter().map(|member| member.chunks.len()).sum::<usize>() >= MOST_CHUNKS as usize;
+            let full = members.iter().map(|member| member.chunks.len()).sum::<usize>()
+                >= self.most_chunks() as usize;
             if gap.is_none_or(|gap| gap > LONGEST_GAP) || span > size || full {
                 return;
             }

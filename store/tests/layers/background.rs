@@ -143,6 +143,25 @@ async fn a_damaged_index_costs_its_chunk_only() {
     }
 }
 
+/// Threads of idle priority may not run for as long as programs keep the processors busy.
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_do_not_wait_for_idle_threads() {
+    let blob = Blob::small_files(60, 30_000);
+    let (dir, source) = (Dir::new(), Memory::new(&blob));
+    let store = Store::open(StoreConfig { idle_threads: 0, ..dir.config() }).unwrap();
+    let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+    layer.start_background();
+    while layer.stats().background_bytes_fetched < 400_000 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(layer.stats().chunks_present, 0);
+    for (name, data) in &blob.files {
+        let read = layer.read(node(&layer, name), 0, data.len());
+        let read = tokio::time::timeout(Duration::from_secs(2), read).await;
+        assert_eq!(read.unwrap().unwrap(), *data);
+    }
+}
+
 pub(crate) async fn complete(layer: &Layer) {
     let began = Instant::now();
     while layer.stats().chunks_present < layer.stats().chunks_total {
