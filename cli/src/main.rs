@@ -1,4 +1,4 @@
-//! starling, the command for people: pull, mount, convert, inspect, profile, status, explain.
+//! starling, the command for people: pull, mount, convert, inspect, profile, cache, status, explain.
 //!
 //! Every subcommand is a module with an `Args` and a `run`; results go to standard output (as JSON with
 //! `--json`), progress and messages to standard error.
@@ -8,6 +8,7 @@
     reason = "comments of arguments are help texts, where brackets are options"
 )]
 
+mod cache;
 mod convert;
 mod explain;
 mod inspect;
@@ -33,6 +34,7 @@ struct Cli {
 /// One line for each subcommand.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Cache(cache::Args),
     Convert(convert::Args),
     Explain(explain::Args),
     Inspect(inspect::Args),
@@ -44,6 +46,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Cache(args) => cache::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Inspect(args) => inspect::run(args),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use snapshotter::admin::{ImageStatus, LayerStatus, OutcomeStatus, Status, ask_status};
+use snapshotter::admin::{CacheStatus, ImageStatus, LayerStatus, OutcomeStatus, Status, ask_status};
 
 use crate::{output, progress::human};
 
@@ -42,6 +42,7 @@ fn lines(status: &Status) -> Vec<String> {
             human(status.memory.anonymous_bytes)
         ),
     ];
+    lines.push(disk(&status.cache));
     lines.extend(status.ignored_configuration.iter().map(|key| format!("ignored configuration: {key}")));
     lines.push(String::new());
     lines.extend(layer_table(&status.layers));
@@ -55,6 +56,15 @@ fn lines(status: &Status) -> Vec<String> {
         format!("{host}: {} requests, {} retries, {received} received", registry.requests, registry.retries)
     }));
     lines
+}
+
+fn disk(cache: &CacheStatus) -> String {
+    let (taken, quota, free) = (human(cache.bytes), human(cache.quota_bytes), human(cache.free_bytes));
+    let mut line = format!("disk {taken} of at most {quota}, {free} free");
+    if let Some(why) = &cache.why_not {
+        line += &format!("; what is fetched is served and not kept: {why}");
+    }
+    line
 }
 
 fn layer_table(layers: &[LayerStatus]) -> Vec<String> {
@@ -83,7 +93,7 @@ fn layer_table(layers: &[LayerStatus]) -> Vec<String> {
 }
 
 /// Columns of equal width; the first and the last to the left, numbers to the right.
-fn aligned<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
+pub(crate) fn aligned<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
     let mut widths = [0; N];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -126,7 +136,7 @@ pub(crate) fn short(digest: &str) -> String {
     digest.chars().take("sha256:".len() + 12).collect()
 }
 
-fn duration(seconds: u64) -> String {
+pub(crate) fn duration(seconds: u64) -> String {
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
         (0, 0, seconds) => format!("{seconds} s"),
         (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
@@ -177,6 +187,13 @@ mod tests {
             root: "/r".into(),
             address: "/a".into(),
             memory: MemoryStatus::default(),
+            cache: CacheStatus {
+                bytes: 3_200_000_000,
+                quota_bytes: 50_000_000_000,
+                free_bytes: 1_000_000,
+                why_not: Some("the file system is nearly full".into()),
+                ..CacheStatus::default()
+            },
             layers: vec![layer()],
             images: vec![image],
             registries: Vec::new(),
@@ -185,6 +202,7 @@ mod tests {
         let text = lines(&status).join("\n");
         for words in [
             "up 1 h 2 min",
+            "disk 3.2 GB of at most 50.0 GB, 1.0 MB free; what is fetched is served and not kept: the file system is",
             "sha256:abababababab    250 B  1.0 kB  25.0     7       3  1.0 MB      0 B         0 B  filling",
             "sha256:abababababab: last error: the registry is away",
             "example.org/a:1: 0 of 1 layers lazy",

@@ -1,8 +1,9 @@
 //! What people can ask a running daemon: HTTP with JSON on a unix socket that only its user may connect to.
 //!
 //! `/status` is a [`Status`], `/metrics` Prometheus' text, `/profile?image=NAME` a [`Document`], `/healthz` says `ok` while
-//! the daemon answers. Nothing here changes anything. `metrics_address` serves `/metrics` alone, by TCP.
+//! the daemon answers; `/cache` and what is below it are about the disk that layers take. `metrics_address` serves `/metrics` alone, by TCP.
 
+mod cache;
 mod client;
 mod status;
 
@@ -16,10 +17,11 @@ use axum::{
 };
 use tokio::net::{TcpListener, UnixListener};
 
-pub use client::{AskError, ask_metrics, ask_profile, ask_status};
+pub use cache::Cache;
+pub use client::{AskError, ask_cache, ask_metrics, ask_profile, ask_prune, ask_status, ask_verify};
 pub use status::{
-    FilesStatus, ImageLayerStatus, ImageStatus, LayerStatus, MemoryStatus, OutcomeStatus, RegistryStatus,
-    Status,
+    CacheStatus, CachedLayer, FilesStatus, ImageLayerStatus, ImageStatus, LayerStatus, MemoryStatus,
+    OutcomeStatus, Pruned, RegistryStatus, Status, Verified,
 };
 
 use crate::{metrics::Metrics, profile::Document};
@@ -41,6 +43,7 @@ pub async fn serve(
     listener: UnixListener,
     reporter: Reporter,
     profiler: Profiler,
+    cache: Arc<dyn Cache>,
     metrics: Option<Metrics>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
@@ -59,7 +62,9 @@ pub async fn serve(
     };
     let router = Router::new().route("/status", get(status)).route("/profile", get(profile));
     let router = router.route("/healthz", get(|| async { "ok\n" }));
-    axum::serve(listener, router.merge(pages(metrics))).with_graceful_shutdown(shutdown).await
+    axum::serve(listener, router.merge(cache::pages(cache)).merge(pages(metrics)))
+        .with_graceful_shutdown(shutdown)
+        .await
 }
 
 async fn profile(profiler: &Profiler, uri: &Uri) -> Response {

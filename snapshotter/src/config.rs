@@ -50,6 +50,8 @@ pub struct Config {
     pub resolver: Resolver,
     /// `[store]`
     pub store: Store,
+    /// `[cache]`
+    pub cache: Cache,
     /// `[profile]`
     pub profile: Profile,
     /// `[prepare]`
@@ -108,6 +110,19 @@ pub struct Store {
     pub max_window: ByteSize,
     /// Compressed bytes that the background asks for at once.
     pub background_window: ByteSize,
+}
+
+/// How much disk layers may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cache {
+    /// Bytes that all layers may take; 0 for a share of the file system.
+    pub quota: ByteSize,
+    /// That share.
+    pub quota_percent: u64,
+    /// Bytes of the file system that are left free.
+    pub min_free: ByteSize,
+    /// Whether layers that no snapshot refers to stay, as far as the quota goes.
+    pub keep_unused: bool,
 }
 
 /// Recording what starts read, and fetching it first the next time.
@@ -275,12 +290,18 @@ impl Default for Config {
                 host: Hosts::default(),
             },
             store: Store {
-                memory_budget: ByteSize(32 << 20),
+                memory_budget: ByteSize(24 << 20),
                 decode_threads: 0,
                 read_timeout_sec: Seconds(60),
                 min_window: ByteSize(128 << 10),
                 max_window: ByteSize(8 << 20),
                 background_window: ByteSize(4 << 20),
+            },
+            cache: Cache {
+                quota: ByteSize(0),
+                quota_percent: 70,
+                min_free: ByteSize(1 << 30),
+                keep_unused: false,
             },
             profile: Profile { record_sec: Seconds(180), keep: ByteSize(64 << 20), referrers: true },
             prepare: Prepare {

@@ -187,8 +187,14 @@ impl Daemon {
         let reporter = self.reporter();
         let remote = Arc::clone(&self.remote);
         let profiler: admin::Profiler = Arc::new(move |image| remote.image_profile(image));
-        let admin =
-            admin::serve(self.sockets.admin, reporter, profiler, metrics.clone(), until(told.clone()));
+        let admin = admin::serve(
+            self.sockets.admin,
+            reporter,
+            profiler,
+            self.remote.clone(),
+            metrics.clone(),
+            until(told.clone()),
+        );
         let containerd =
             server::serve(self.sockets.containerd, self.snapshots, self.metrics.clone(), until(told.clone()));
         let mut tasks = JoinSet::new();
@@ -232,6 +238,7 @@ impl Daemon {
                 root: flags.root.clone(),
                 address: flags.address.clone(),
                 memory: MemoryStatus { resident_bytes: memory.resident, anonymous_bytes: memory.anonymous },
+                cache: remote.cache_status(),
                 layers: remote.layer_statuses(),
                 images: remote.image_statuses(),
                 registries: remote.registry_statuses(),

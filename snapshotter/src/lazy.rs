@@ -101,6 +101,9 @@ pub struct Unavailable {
     pub reason: String,
 }
 
+/// What is left to be deleted of layers that are gone.
+pub type Leftovers = Box<dyn FnOnce() + Send>;
+
 /// What a snapshot takes on disk, without its parents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
@@ -161,8 +164,9 @@ pub trait LazyLayers: Send + Sync + 'static {
     /// What the layer takes on disk now. Cheap: the CRI plugin asks for every snapshot every ten seconds.
     fn usage(&self, layer: &RemoteLayer) -> Usage;
 
-    /// Drops every layer that no snapshot refers to. May be slow.
-    async fn cleanup(&self, in_use: &BTreeSet<LayerKey>);
+    /// Drops every layer that no snapshot refers to. Quick: what takes long is what it gives back, to be done where it may
+    /// block, when Prepares may go on.
+    async fn cleanup(&self, in_use: &BTreeSet<LayerKey>) -> Leftovers;
 }
 
 // === impl FallBackReason ===

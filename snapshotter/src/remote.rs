@@ -17,6 +17,7 @@ mod labels;
 mod manifest;
 mod opener;
 mod profiles;
+mod quota;
 mod reasons;
 mod removal;
 mod report;
@@ -48,6 +49,7 @@ use self::{
     labels::Wanted,
     opener::{Opener, Target},
     profiles::Lookups,
+    quota::Quota,
     removal::Removal,
     slots::Slots,
 };
@@ -55,7 +57,8 @@ use crate::{
     admin::OutcomeStatus,
     config::Config,
     lazy::{
-        FallBack, FallBackReason, Labels, LazyLayers, Owner, RemoteLayer, RemoteRequest, Unavailable, Usage,
+        FallBack, FallBackReason, Labels, LazyLayers, Leftovers, Owner, RemoteLayer, RemoteRequest,
+        Unavailable, Usage,
     },
     metrics::{Metrics, Prepared},
 };
@@ -75,6 +78,9 @@ pub struct RemoteLayers {
     metrics: Metrics,
     fetching: Fetching,
     lookups: Arc<Lookups>,
+    /// Layers that no snapshot refers to stay on disk, as far as the quota goes.
+    keep_unused: bool,
+    quota: Quota,
     /// Shared by Prepares; taken alone to delete layers that were opened ahead and not wanted.
     preparing: RwLock<()>,
 }
@@ -153,10 +159,13 @@ impl RemoteLayers {
                 background: !config.no_background_fetch,
             },
             lookups: Arc::default(),
+            keep_unused: config.cache.keep_unused,
+            quota: Quota::new(&config.cache),
             preparing: RwLock::new(()),
         });
         remote.restore(parts.snapshots);
         tokio::spawn(sweep(Arc::downgrade(&remote), patience));
+        tokio::spawn(quota::watch(Arc::downgrade(&remote)));
         Ok(remote)
     }
 
@@ -281,22 +290,30 @@ impl LazyLayers for RemoteLayers {
     }
 
     fn usage(&self, layer: &RemoteLayer) -> Usage {
-        let size = self.opener.store.layer(&layer.key).map_or(0, |layer| layer.stats().disk_bytes);
-        Usage { size, inodes: FILES_OF_A_LAYER }
+        Usage { size: self.opener.store.disk_bytes(&layer.key), inodes: FILES_OF_A_LAYER }
     }
 
-    async fn cleanup(&self, in_use: &BTreeSet<LayerKey>) {
+    async fn cleanup(&self, in_use: &BTreeSet<LayerKey>) -> Leftovers {
         let (removal, images, claims) =
             (Arc::clone(&self.removal), Arc::clone(&self.images), Arc::clone(&self.claims));
         let (opener, in_use) = (Arc::clone(&self.opener), in_use.clone());
-        blocking(move || {
-            claims.unused(&in_use, opener.store.keys_on_disk()).iter().for_each(|key| removal.delete(key));
+        let keep = self.keep_unused;
+        let retired: Vec<_> = blocking(move || {
+            let unused = claims.unused(&in_use, opener.store.keys_on_disk());
+            let retired = if keep {
+                unused.iter().for_each(|key| removal.put_aside(key));
+                Vec::new()
+            } else {
+                unused.iter().filter_map(|key| removal.retire(key)).collect()
+            };
             let blobs = in_use.iter().map(|key| key.blob).collect();
             if let Err(error) = images.forget_unused(&blobs) {
                 tracing::warn!(%error, "cannot delete the documents of images that are gone");
             }
+            retired
         })
         .await;
+        Box::new(move || removal::delete(retired))
     }
 }
 

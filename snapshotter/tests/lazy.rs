@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "lazy/cache.rs"]
+mod cache;
 #[path = "lazy/client.rs"]
 mod client;
 #[path = "lazy/daemon_set.rs"]

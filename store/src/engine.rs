@@ -15,6 +15,7 @@ use crate::{
     flush::Flusher,
     plan::Planner,
     profile::{Shelf, Starts},
+    room::Keeping,
 };
 
 /// Windows that go on behind what was missed, over all layers. Each holds a connection.
@@ -27,6 +28,7 @@ pub(crate) struct Engine {
     pub(crate) pool: Pool,
     pub(crate) budget: Arc<Budget>,
     pub(crate) tracked: Tracked,
+    pub(crate) keeping: Keeping,
     pub(crate) activity: Activity,
     pub(crate) link: Arc<Link>,
     /// Windows that go on behind what was missed.
@@ -54,6 +56,7 @@ impl Engine {
             pool,
             budget: Budget::new(config.memory_budget),
             tracked: Tracked::default(),
+            keeping: Keeping::default(),
             activity: Activity::new(),
             link: Link::new(),
             tails: Arc::new(Semaphore::new(TAILS)),

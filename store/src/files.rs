@@ -101,15 +101,33 @@ pub(crate) fn prepare(layers: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Deletes a layer's directory. Whoever has its files open can go on using them.
-pub(crate) fn remove(layers: &Path, key: &LayerKey) -> Result<(), StoreError> {
+/// A layer's directory that has lost its name. What it holds is nobody's any more; a crash leaves it to the next start.
+#[derive(Debug)]
+#[must_use = "it takes room until it is deleted"]
+pub struct Retired(PathBuf);
+
+// === impl Retired ===
+
+impl Retired {
+    /// Deletes the files, which takes a while for large ones. Whoever has them open can go on using them.
+    pub fn delete(self) -> Result<(), StoreError> {
+        fs::remove_dir_all(&self.0).map_err(StoreError::new("delete", &self.0))
+    }
+}
+
+/// Takes a layer's directory its name, at once; none if there is no such directory.
+pub(crate) fn retire(layers: &Path, key: &LayerKey) -> Result<Option<Retired>, StoreError> {
     let dir = layers.join(key.to_string());
     let doomed = staging::unfinished_name(layers, key);
     match fs::rename(&dir, &doomed) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        renamed => renamed.map_err(StoreError::new("rename", &dir))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        renamed => renamed.map(|()| Some(Retired(doomed))).map_err(StoreError::new("rename", &dir)),
     }
-    fs::remove_dir_all(&doomed).map_err(StoreError::new("delete", &doomed))
+}
+
+/// Deletes a layer's directory. Whoever has its files open can go on using them.
+pub(crate) fn remove(layers: &Path, key: &LayerKey) -> Result<(), StoreError> {
+    retire(layers, key)?.map_or(Ok(()), Retired::delete)
 }
 
 fn open_or_rebuild_index(

@@ -9,14 +9,15 @@ mod planned;
 mod read;
 mod recorded;
 pub(crate) mod unsynced;
+mod verify;
 
 use std::{
     fmt,
     sync::{
         Arc,
         atomic::{
-            AtomicBool,
-            Ordering::{Acquire, Release},
+            AtomicBool, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
         },
     },
 };
@@ -34,6 +35,7 @@ use crate::{
 };
 use recorded::Recording;
 use unsynced::Unsynced;
+pub use verify::Checked;
 
 /// Requests for read-ahead and planned prefetch that one layer has in flight.
 const AHEAD_WINDOWS: usize = 4;
@@ -52,6 +54,8 @@ pub struct Layer {
     planned: Mutex<planned::Planned>,
     unsynced: Unsynced,
     recording: Recording,
+    /// Reads when [`Self::was_used`] was last asked.
+    reads_seen: AtomicU64,
     removed: AtomicBool,
     storage_failing: AtomicBool,
     /// Somebody wants all of the layer to be here.
@@ -90,6 +94,7 @@ impl Layer {
             pattern: Mutex::default(),
             planned: Mutex::default(),
             unsynced: Unsynced::default(),
+            reads_seen: AtomicU64::new(0),
             removed: AtomicBool::new(false),
             storage_failing: AtomicBool::new(false),
             completing: AtomicBool::new(false),
@@ -128,6 +133,12 @@ impl Layer {
             disk_bytes: self.files.small_bytes + self.files.content.disk_bytes(),
             ..self.counters.stats()
         }
+    }
+
+    /// Whether anything was read since this was last asked.
+    pub(crate) fn was_used(&self) -> bool {
+        let reads = self.counters.hits.load(Relaxed) + self.counters.misses.load(Relaxed);
+        self.reads_seen.swap(reads, Relaxed) != reads
     }
 
     /// Number of chunks that are on their way.

@@ -125,6 +125,10 @@ impl Planner {
     fn next(&self) -> Next {
         let mut state = self.state.lock();
         let state = &mut *state;
+        while let Some(layer) = state.queue.front().filter(|layer| !layer.engine.keeping.is_on()) {
+            // It would be fetched for nothing.
+            state.queue.forget(&layer);
+        }
         if let Some(layer) = state.queue.front() {
             let size = layer.plan_window();
             let full = state.windows >= *WINDOWS.start() && state.bytes >= size.saturating_mul(FULL_LINK);

@@ -37,6 +37,8 @@ pub struct LayerStats {
     pub background_requests: u64,
     /// Members whose bytes did not match their digests.
     pub verify_failures: u64,
+    /// Chunks on disk that were found to be damaged, and were dropped.
+    pub damaged_chunks: u64,
     /// The last thing that went wrong, with its causes.
     pub last_error: Option<String>,
 }
@@ -53,6 +55,7 @@ pub(crate) struct Counters {
     planned_requests: AtomicU64,
     background_requests: AtomicU64,
     pub(crate) verify_failures: AtomicU64,
+    pub(crate) damaged: AtomicU64,
     last_error: Mutex<Option<String>>,
 }
 
@@ -96,6 +99,7 @@ impl Counters {
             planned_requests: self.planned_requests.load(Relaxed),
             background_requests: self.background_requests.load(Relaxed),
             verify_failures: self.verify_failures.load(Relaxed),
+            damaged_chunks: self.damaged.load(Relaxed),
             last_error: self.last_error.lock().clone(),
             ..LayerStats::default()
         }

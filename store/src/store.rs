@@ -14,10 +14,11 @@ use parking_lot::Mutex;
 
 pub use self::open::TAIL_LEN;
 use crate::{
-    BlobSource, Disk, Layer, LayerKey, PlanId, RealDisk, StoreConfig, StoreError,
+    BlobSource, Disk, FileSystem, Layer, LayerKey, OnDisk, PlanId, RealDisk, StoreConfig, StoreError,
     engine::Engine,
-    files,
+    files::{self, Retired},
     profile::{Book, Shelf},
+    room,
 };
 
 /// A recording loses no more than this when the daemon is killed.
@@ -109,14 +110,34 @@ impl Store {
 
     /// Deletes a layer's files, but for its profile. Whoever holds the layer can go on reading.
     pub fn remove(&self, key: &LayerKey) -> Result<(), StoreError> {
+        self.retire(key)?.map_or(Ok(()), Retired::delete)
+    }
+
+    /// As [`Self::remove`], but leaves to the caller what takes long. The layer is not in the store any more.
+    pub fn retire(&self, key: &LayerKey) -> Result<Option<Retired>, StoreError> {
         self.alone_with(*key, || {
-            let layer = self.layers.lock().remove(key);
-            if let Some(layer) = layer {
-                layer.save_profile();
-                layer.mark_removed();
-            }
-            files::remove(&self.dir, key)
+            self.let_go(key);
+            files::retire(&self.dir, key)
         })
+    }
+
+    /// Closes a layer whose files stay: it can be attached again. Whoever holds it can go on reading, but nothing that
+    /// is fetched for them is kept.
+    pub fn close(&self, key: &LayerKey) {
+        self.alone_with(*key, || {
+            if let Some(layer) = self.layer(key) {
+                layer.flush();
+            }
+            self.let_go(key);
+        });
+    }
+
+    fn let_go(&self, key: &LayerKey) {
+        let layer = self.layers.lock().remove(key);
+        if let Some(layer) = layer {
+            layer.save_profile();
+            layer.mark_removed();
+        }
     }
 
     /// Records what was fetched of all layers. Blocks; for an orderly end.
@@ -125,6 +146,40 @@ impl Store {
             layer.flush();
             layer.save_profile();
         }
+    }
+
+    /// What the layers take on disk, open or not. Looks at the disk.
+    pub fn on_disk(&self) -> Vec<OnDisk> {
+        room::on_disk(&self.dir)
+    }
+
+    /// Bytes that a layer takes on disk, open or not. Looks at the disk.
+    pub fn disk_bytes(&self, key: &LayerKey) -> u64 {
+        room::bytes(&self.dir.join(key.to_string()))
+    }
+
+    /// The file system that the layers are on.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn file_system(&self) -> Result<FileSystem, StoreError> {
+        room::file_system(&self.dir).map_err(StoreError::new("look at the file system of", &self.dir))
+    }
+
+    /// Whether what is fetched from now on is kept. If it is not, reads are served all the same, with verified bytes, and
+    /// nothing is fetched that nobody waits for. Says whether that is a change.
+    pub fn set_keeping(&self, keeping: bool) -> bool {
+        self.engine.keeping.set(keeping)
+    }
+
+    /// Whether what is fetched is kept.
+    pub fn is_keeping(&self) -> bool {
+        self.engine.keeping.is_on()
+    }
+
+    /// Chunks that were served and not kept.
+    pub fn uncached_chunks(&self) -> u64 {
+        self.engine.keeping.uncached()
     }
 
     /// Bytes of the memory budget that are in use.
@@ -152,12 +207,20 @@ impl Store {
     }
 }
 
-/// Saves what is recorded, every few seconds.
+/// Saves what is recorded, and which layers were used, every few seconds.
 async fn save_profiles(store: Weak<Store>) {
     loop {
         tokio::time::sleep(SAVE_INTERVAL).await;
         let Some(store) = store.upgrade() else { return };
-        let save = move || store.layers().iter().for_each(|layer| layer.save_profile());
+        let save = move || {
+            for layer in store.layers() {
+                layer.save_profile();
+                if layer.was_used() {
+                    // Nothing depends on it but which layer goes first when disk is short.
+                    let _ = room::touch(&store.dir.join(layer.key().to_string()));
+                }
+            }
+        };
         // It can only fail with the runtime.
         let _ = tokio::task::spawn_blocking(save).await;
     }

@@ -25,3 +25,5 @@ mod opening;
 mod plans;
 #[path = "layers/reading.rs"]
 mod reading;
+#[path = "layers/room.rs"]
+mod room;

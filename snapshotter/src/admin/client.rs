@@ -7,11 +7,15 @@ use std::{
     time::Duration,
 };
 
-use super::Status;
+use serde::de::DeserializeOwned;
+
+use super::{CachedLayer, Pruned, Status, Verified};
 use crate::profile::Document;
 
 /// A daemon answers from memory; one that takes longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// What has to do with the disk takes longer: gigabytes are deleted, or read.
+const DISK_PATIENCE: Duration = Duration::from_secs(600);
 /// A status has some hundred bytes for each layer and image.
 const MOST_BYTES: u64 = 256 << 20;
 
@@ -46,8 +50,7 @@ pub enum AskError {
 /// No daemon answers, or not with a status.
 pub fn ask_status(socket: &Path) -> Result<Status, AskError> {
     let body = ask(socket, "/status")?;
-    serde_json::from_str(&body)
-        .map_err(|error| AskError::Unexpected { path: socket.to_owned(), answer: error.to_string() })
+    understood(socket, &body)
 }
 
 /// The metrics of the daemon whose admin socket is `socket`, as text.
@@ -65,13 +68,47 @@ pub fn ask_metrics(socket: &Path) -> Result<String, AskError> {
 pub fn ask_profile(socket: &Path, image: &str) -> Result<Document, AskError> {
     let query: String = url::form_urlencoded::byte_serialize(image.as_bytes()).collect();
     let body = ask(socket, &format!("/profile?image={query}"))?;
-    serde_json::from_str(&body)
+    understood(socket, &body)
+}
+
+/// The layers that the daemon whose admin socket is `socket` has on disk.
+///
+/// # Errors
+/// No daemon answers, or not with layers.
+pub fn ask_cache(socket: &Path) -> Result<Vec<CachedLayer>, AskError> {
+    understood(socket, &ask_how(socket, "GET", "/cache", DISK_PATIENCE)?)
+}
+
+/// Has the daemon delete layers that no snapshot refers to until all layers take no more than `keep` bytes.
+///
+/// # Errors
+/// No daemon answers.
+pub fn ask_prune(socket: &Path, keep: u64) -> Result<Pruned, AskError> {
+    understood(socket, &ask_how(socket, "POST", &format!("/cache/prune?keep={keep}"), DISK_PATIENCE)?)
+}
+
+/// Has the daemon look at some chunks of the layer `key` again, from the chunk `from` on.
+///
+/// # Errors
+/// No daemon answers, or it does not know the layer.
+pub fn ask_verify(socket: &Path, key: &str, from: u32) -> Result<Verified, AskError> {
+    let key: String = url::form_urlencoded::byte_serialize(key.as_bytes()).collect();
+    let page = format!("/cache/verify?layer={key}&from={from}");
+    understood(socket, &ask_how(socket, "POST", &page, DISK_PATIENCE)?)
+}
+
+fn understood<T: DeserializeOwned>(socket: &Path, body: &str) -> Result<T, AskError> {
+    serde_json::from_str(body)
         .map_err(|error| AskError::Unexpected { path: socket.to_owned(), answer: error.to_string() })
 }
 
 fn ask(socket: &Path, page: &str) -> Result<String, AskError> {
-    let answer =
-        exchange(socket, page).map_err(|source| AskError::Unreachable { path: socket.to_owned(), source })?;
+    ask_how(socket, "GET", page, PATIENCE)
+}
+
+fn ask_how(socket: &Path, method: &str, page: &str, patience: Duration) -> Result<String, AskError> {
+    let answer = exchange(socket, method, page, patience)
+        .map_err(|source| AskError::Unreachable { path: socket.to_owned(), source })?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
     match head.split(' ').nth(1) {
         Some("200") => return Ok(body.to_owned()),
@@ -83,11 +120,11 @@ fn ask(socket: &Path, page: &str) -> Result<String, AskError> {
 }
 
 /// HTTP/1.0: the answer ends with the connection and is in one piece.
-fn exchange(socket: &Path, page: &str) -> io::Result<String> {
+fn exchange(socket: &Path, method: &str, page: &str, patience: Duration) -> io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    stream.write_all(format!("GET {page} HTTP/1.0\r\n\r\n").as_bytes())?;
+    stream.write_all(format!("{method} {page} HTTP/1.0\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.take(MOST_BYTES).read_to_string(&mut answer)?;
     Ok(answer)

@@ -19,6 +19,9 @@ pub struct Status {
     pub address: PathBuf,
     /// What it takes of memory.
     pub memory: MemoryStatus,
+    /// The disk that layers take.
+    #[serde(default)]
+    pub cache: CacheStatus,
     /// Its layers, by key.
     pub layers: Vec<LayerStatus>,
     /// What became of images that were pulled, the latest first.
@@ -36,6 +39,66 @@ pub struct MemoryStatus {
     pub resident_bytes: u64,
     /// Those that are not the page cache of files.
     pub anonymous_bytes: u64,
+}
+
+/// The disk that layers take, as it was last looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CacheStatus {
+    /// Bytes of all layers, in use or not.
+    pub bytes: u64,
+    /// What they may take.
+    pub quota_bytes: u64,
+    /// Free bytes of the file system.
+    pub free_bytes: u64,
+    /// What is to stay free.
+    pub min_free_bytes: u64,
+    /// Whether what is fetched is kept.
+    pub keeping: bool,
+    /// Why not.
+    pub why_not: Option<String>,
+    /// Chunks that were served and not kept.
+    pub uncached_chunks: u64,
+    /// Layers that no snapshot referred to and that were deleted to make room.
+    pub evicted_layers: u64,
+    /// Their bytes.
+    pub evicted_bytes: u64,
+}
+
+/// A layer on disk, in the answer to `/cache`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CachedLayer {
+    /// The name of its directory below `layers/`.
+    pub key: String,
+    /// The digest of its blob.
+    pub blob: String,
+    /// Bytes that it takes on disk.
+    pub bytes: u64,
+    /// When it was last read, in seconds since the epoch, to a few seconds.
+    pub used_at: u64,
+    /// Whether a snapshot refers to it.
+    pub in_use: bool,
+}
+
+/// What `/cache/prune` did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pruned {
+    /// The keys of layers that were deleted.
+    pub layers: Vec<String>,
+    /// Bytes that they took.
+    pub bytes: u64,
+}
+
+/// What `/cache/verify` looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// The chunk to go on with; none at the layer's end.
+    pub next: Option<u32>,
+    /// Chunks that were looked at.
+    pub chunks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Chunks that were damaged: they were dropped and are fetched again.
+    pub damaged: Vec<u32>,
 }
 
 /// A lazy layer.

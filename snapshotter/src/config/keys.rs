@@ -204,6 +204,33 @@ pub(super) static KEYS: &[Key] = &[
         "Compressed bytes that the background asks for at once.",
     ),
     own(
+        "cache.quota",
+        0..=1 << 60,
+        |c| &mut c.cache.quota,
+        "Disk that all layers may take. Beyond it layers that no snapshot refers to are deleted, the least recently used \
+         first; if that does not do, what is fetched is verified and served but not kept. 0: `quota_percent` of the file \
+         system.",
+    ),
+    own(
+        "cache.quota_percent",
+        1..=100,
+        |c| &mut c.cache.quota_percent,
+        "The share of the file system that all layers may take if `quota` is 0.",
+    ),
+    own(
+        "cache.min_free",
+        0..=1 << 60,
+        |c| &mut c.cache.min_free,
+        "Free space of the file system, at most a twentieth of it, below which nothing more is kept.",
+    ),
+    own(
+        "cache.keep_unused",
+        ANY,
+        |c| &mut c.cache.keep_unused,
+        "Keep layers that no snapshot refers to any more for the next image that has them, as far as the quota goes. \
+         Otherwise containerd's Cleanup deletes them.",
+    ),
+    own(
         "profile.record_sec",
         0..=86_400,
         |c| &mut c.profile.record_sec,

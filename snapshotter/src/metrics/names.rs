@@ -106,6 +106,35 @@ pub const PROFILE_LOOKUPS: Metric = counter(
 /// Chunks that did not match.
 pub const VERIFY_FAILURES: Metric =
     counter("starling_verify_failures", "chunks", &[], "Chunks whose bytes did not match their digest");
+/// Disk.
+pub const CACHE_BYTES: Metric = gauge("starling_cache_bytes", "bytes", &[], "Disk that layers take");
+/// What it may be.
+pub const CACHE_QUOTA: Metric =
+    gauge("starling_cache_quota_bytes", "bytes", &[], "Disk that layers may take (`[cache]`)");
+/// Whether what is fetched is kept.
+pub const CACHE_KEEPING: Metric = gauge(
+    "starling_cache_keeping",
+    "",
+    &[],
+    "1 while what is fetched is kept, 0 while it is served and not kept because there is no room",
+);
+/// What was served without being kept.
+pub const UNCACHED_CHUNKS: Metric =
+    counter("starling_uncached_chunks", "chunks", &[], "Chunks that were verified, served and not kept");
+/// What went to make room.
+pub const EVICTED_BYTES: Metric = counter(
+    "starling_evicted_bytes",
+    "bytes",
+    &[],
+    "Disk of layers that no snapshot referred to and that were deleted to make room",
+);
+/// What the disk lost.
+pub const DAMAGED_CHUNKS: Metric = counter(
+    "starling_damaged_chunks",
+    "chunks",
+    &[],
+    "Chunks on disk that did not match their digest any more, and were dropped",
+);
 /// Memory on its way.
 pub const MEMORY_IN_FLIGHT: Metric = gauge(
     "starling_in_flight_memory_bytes",
@@ -226,6 +255,12 @@ pub const ALL: &[&Metric] = &[
     &FETCH_REQUESTS,
     &PROFILE_LOOKUPS,
     &VERIFY_FAILURES,
+    &CACHE_BYTES,
+    &CACHE_QUOTA,
+    &CACHE_KEEPING,
+    &UNCACHED_CHUNKS,
+    &EVICTED_BYTES,
+    &DAMAGED_CHUNKS,
     &MEMORY_IN_FLIGHT,
     &EARLY_LAYERS,
     &EARLY_BYTES,

@@ -48,6 +48,12 @@ impl Claims {
         inner.claimed.insert(key);
     }
 
+    /// All that may not be deleted.
+    pub(super) fn needed(&self) -> BTreeSet<LayerKey> {
+        let inner = self.inner.lock();
+        inner.claimed.iter().chain(inner.ahead.keys()).copied().collect()
+    }
+
     /// Snapshots refer to `in_use` and nothing else. Those of `there` that may be deleted.
     pub(super) fn unused(
         &self,

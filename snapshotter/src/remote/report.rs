@@ -25,6 +25,7 @@ struct Sums {
     planned_requests: u64,
     background_requests: u64,
     verify_failures: u64,
+    damaged_chunks: u64,
 }
 
 // === impl Deleted ===
@@ -49,6 +50,7 @@ impl Sums {
         self.planned_requests += stats.planned_requests;
         self.background_requests += stats.background_requests;
         self.verify_failures += stats.verify_failures;
+        self.damaged_chunks += stats.damaged_chunks;
     }
 }
 
@@ -132,6 +134,13 @@ impl Source for RemoteLayers {
         let asked = [demand_requests, sums.planned_requests, sums.background_requests];
         samples.labelled(&names::FETCH_REQUESTS, classes.into_iter().zip(asked));
         samples.value(&names::VERIFY_FAILURES, sums.verify_failures);
+        let cache = self.cache_status();
+        samples.value(&names::CACHE_BYTES, cache.bytes);
+        samples.value(&names::CACHE_QUOTA, cache.quota_bytes);
+        samples.value(&names::CACHE_KEEPING, cache.keeping.into());
+        samples.value(&names::UNCACHED_CHUNKS, cache.uncached_chunks);
+        samples.value(&names::EVICTED_BYTES, cache.evicted_bytes);
+        samples.value(&names::DAMAGED_CHUNKS, sums.damaged_chunks);
         samples.value(&names::MEMORY_IN_FLIGHT, self.opener.store.memory_in_use());
         let lookups = self.lookups.counts().map(|(outcome, count)| (outcome.to_owned(), count));
         samples.labelled(&names::PROFILE_LOOKUPS, lookups);

@@ -41,13 +41,19 @@ impl Snapshots {
     pub(super) async fn cleanup_layers(self: &Arc<Self>) -> Result<(), SnapshotError> {
         // Set first: a Prepare that keeps us out here looks at it after it let go.
         self.layers_cleanup_due.store(true, Ordering::SeqCst);
-        let Ok(_alone) = self.layers.try_write() else { return Ok(()) };
+        let Ok(alone) = self.layers.try_write() else { return Ok(()) };
         self.layers_cleanup_due.store(false, Ordering::SeqCst);
         let snapshots = Arc::clone(self);
         let layers = blocking(move || snapshots.storage.remote_layers()).await?;
         let in_use: BTreeSet<LayerKey> = layers.into_iter().map(|layer| layer.key).collect();
-        self.lazy.cleanup(&in_use).await;
-        Ok(())
+        let leftovers = self.lazy.cleanup(&in_use).await;
+        drop(alone);
+        // Gigabytes of files: no Prepare should wait for them.
+        blocking(move || {
+            leftovers();
+            Ok(())
+        })
+        .await
     }
 }
 

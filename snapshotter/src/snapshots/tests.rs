@@ -12,7 +12,7 @@ use store::LayerKey;
 use tempfile::TempDir;
 
 use super::*;
-use crate::lazy::{FallBack, FallBackReason, RemoteLayer, RemoteRequest, Unavailable};
+use crate::lazy::{FallBack, FallBackReason, Leftovers, RemoteLayer, RemoteRequest, Unavailable};
 
 /// Serves no layer; those that are recorded belong to user 1234.
 struct NoLayers;
@@ -35,7 +35,9 @@ impl LazyLayers for NoLayers {
         Usage::default()
     }
 
-    async fn cleanup(&self, _: &BTreeSet<LayerKey>) {}
+    async fn cleanup(&self, _: &BTreeSet<LayerKey>) -> Leftovers {
+        Box::new(|| {})
+    }
 }
 
 /// Serves one layer.
@@ -60,7 +62,9 @@ impl LazyLayers for OneLayer {
         Usage::default()
     }
 
-    async fn cleanup(&self, _: &BTreeSet<LayerKey>) {}
+    async fn cleanup(&self, _: &BTreeSet<LayerKey>) -> Leftovers {
+        Box::new(|| {})
+    }
 }
 
 fn open(root: &Path) -> Arc<Snapshots> {

@@ -21,7 +21,10 @@ use proto::{
     types::Mount,
 };
 use snapshotter::{
-    lazy::{FallBack, FallBackReason, LazyLayers, Owner, RemoteLayer, RemoteRequest, Unavailable, Usage},
+    lazy::{
+        FallBack, FallBackReason, LazyLayers, Leftovers, Owner, RemoteLayer, RemoteRequest, Unavailable,
+        Usage,
+    },
     metrics::Metrics,
     server,
     snapshots::{Snapshots, SnapshotsConfig, Storage, TARGET_LABEL},
@@ -123,8 +126,9 @@ impl LazyLayers for FakeLayers {
         Usage { size: 1000 + u64::from(layer.slot.get()), inodes: 4 }
     }
 
-    async fn cleanup(&self, in_use: &BTreeSet<LayerKey>) {
+    async fn cleanup(&self, in_use: &BTreeSet<LayerKey>) -> Leftovers {
         self.cleanups.lock().push(in_use.clone());
+        Box::new(|| {})
     }
 }
 

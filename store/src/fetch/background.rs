@@ -99,6 +99,11 @@ impl Background {
             };
             let first_byte = layer.engine.bandwidth(layer.source().as_ref()).first_byte();
             layer.engine.activity.quiet_for((first_byte * QUIET).min(LONGEST_QUIET)).await;
+            if !layer.engine.keeping.is_on() {
+                // It would be fetched for nothing.
+                self.ended(&layer, false);
+                continue;
+            }
             let reach = Reach { backward: 0, forward: self.window, sequential: false };
             let window = layer.next_window(0..u32::MAX, reach, Class::Background);
             let Some(window) = window else {

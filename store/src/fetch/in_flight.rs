@@ -73,12 +73,12 @@ pub(crate) struct Joined {
 // === impl Tracked ===
 
 impl Tracked {
-    /// What is taken note of for this many, some 200 bytes each, is a sixth of the least memory budget.
-    const MOST: usize = 6000;
+    /// What is taken note of for this many, some 200 bytes each, is an eighth of the default memory budget.
+    const MOST: usize = 16_000;
     /// A new window takes one in this many of those that are left.
     const SHARE: usize = 3;
     /// A new window may always have this many.
-    const LEAST: usize = 32;
+    const LEAST: usize = 256;
 
     /// How many chunks a new window may have: the more are on their way, the fewer. One that others wait behind should be
     /// short anyway.

@@ -1,10 +1,12 @@
 //! Which chunks are here and verified: bits in memory, and bits on disk that follow.
 //!
 //! The bits in memory are the truth while the layer is open. A bit on disk is written only after the content that it
-//! stands for was synced, so that after a crash a chunk is fetched again and never served as zeros. Bits on disk are only
-//! ever added, so that a word which was half written is some mixture of two true ones.
+//! stands for was synced, so that after a crash a chunk is fetched again and never served as zeros. Bits on disk are
+//! taken away only while their content is still there, so that a word which was half written is some mixture of two true
+//! ones.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io,
     os::unix::fs::FileExt,
@@ -101,13 +103,27 @@ impl ChunkMap {
         news
     }
 
-    /// To be called when the chunk's bytes, `len` of them, may be gone. Only for chunks that were not recorded.
+    /// To be called when the chunk's bytes, `len` of them, are not to be trusted any more. If it was recorded, [`Self::forget`]
+    /// comes next.
     pub(crate) fn remove(&self, chunk: ChunkId, len: u64) {
         let Some(word) = self.words.get((chunk.0 / BITS) as usize) else { return };
         if word.fetch_and(!bit(chunk.0), Release) & bit(chunk.0) != 0 {
             self.present.fetch_sub(1, Relaxed);
             self.bytes.fetch_sub(len, Relaxed);
         }
+    }
+
+    /// The first chunk from `from` on that is here.
+    pub(crate) fn first_present(&self, from: u32) -> Option<u32> {
+        let mut chunk = from;
+        while chunk < self.count {
+            let here = self.words.get((chunk / BITS) as usize)?.load(Acquire) >> (chunk % BITS);
+            if here != 0 {
+                return Some(chunk + here.trailing_zeros()).filter(|&chunk| chunk < self.count);
+            }
+            chunk = (chunk / BITS + 1) * BITS;
+        }
+        None
     }
 
     /// The first chunk from `from` on that is not here.
@@ -138,18 +154,38 @@ impl ChunkMap {
         self.present() >= u64::from(self.count)
     }
 
+    /// Makes the file say that `chunks`, which [`Self::remove`] was called for, are not here, and waits until that is on
+    /// disk: their bytes may be given up then.
+    pub(crate) fn forget(&self, chunks: &Batch) -> io::Result<()> {
+        let mut recorded = self.recorded.lock();
+        let (mut touched, mut known) = (BTreeSet::new(), false);
+        for &chunk in &chunks.chunks {
+            if let Some(word) = recorded.words.get_mut((chunk / BITS) as usize) {
+                known |= *word & bit(chunk) != 0;
+                *word &= !bit(chunk);
+                touched.insert(chunk / BITS);
+            }
+        }
+        if known {
+            recorded.bytes = recorded.bytes.saturating_sub(chunks.bytes);
+        }
+        self.write(&recorded, touched)
+    }
+
     /// Writes the bits of a batch whose content was synced, and syncs them.
     pub(crate) fn record(&self, batch: &Batch) -> io::Result<()> {
         let mut recorded = self.recorded.lock();
         recorded.bytes += batch.bytes;
-        let mut touched: Vec<u32> = batch.chunks.iter().map(|chunk| chunk / BITS).collect();
-        touched.sort_unstable();
-        touched.dedup();
+        let touched = batch.chunks.iter().map(|chunk| chunk / BITS).collect();
         for &chunk in &batch.chunks {
             if let Some(word) = recorded.words.get_mut((chunk / BITS) as usize) {
                 *word |= bit(chunk);
             }
         }
+        self.write(&recorded, touched)
+    }
+
+    fn write(&self, recorded: &Recorded, touched: BTreeSet<u32>) -> io::Result<()> {
         for word in touched {
             let Some(value) = recorded.words.get(word as usize) else { continue };
             self.file.write_all_at(&value.to_le_bytes(), HEADER_LEN + u64::from(word) * 8)?;

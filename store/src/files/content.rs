@@ -49,6 +49,14 @@ impl Content {
         posix_fadvise(&self.file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).map_err(io::Error::from)
     }
 
+    /// Lets the kernel forget the pages of a part, so that the next read is one of the disk. Those that were not written
+    /// yet stay.
+    pub(crate) fn forget_pages(&self, offset: u64, len: u64) {
+        let (Ok(offset), Ok(len)) = (offset.try_into(), len.try_into()) else { return };
+        // Pages that stay only hide what the disk has.
+        let _ = posix_fadvise(&self.file, offset, len, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+    }
+
     /// Bytes that the file takes on disk.
     pub(crate) fn disk_bytes(&self) -> u64 {
         // POSIX: st_blocks counts units of 512 bytes, whatever the block size.

@@ -33,6 +33,10 @@ impl Layer {
         if self.files.chunks.has(id) {
             return self.in_flight.settle(id, || Outcome::Stored);
         }
+        if !self.engine.keeping.is_on() {
+            self.engine.keeping.count_uncached();
+            return self.in_flight.settle(id, || Outcome::Held(Bytes::copy_from_slice(data)));
+        }
         let epoch = self.begin_write();
         let written = self.files.content.write(data, chunk.content_offset);
         if let Err(error) = &written {
@@ -62,7 +66,7 @@ impl Layer {
     }
 
     pub(crate) fn is_storage_failing(&self) -> bool {
-        self.storage_failing.load(Acquire) || self.unsynced.is_failing()
+        !self.engine.keeping.is_on() || self.storage_failing.load(Acquire) || self.unsynced.is_failing()
     }
 
     /// Chunks of `member` do not match. They are asked for again from the origin, twice at most; then whoever waits

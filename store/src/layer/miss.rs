@@ -154,6 +154,11 @@ impl Layer {
         class: Class,
     ) -> Result<(Arc<Window>, Reach), IndexError> {
         let at = self.chunk(chunk)?.member_start;
+        if !self.engine.keeping.is_on() {
+            // Neighbours would be fetched for nothing.
+            let alone = Reach { backward: 0, forward: 0, sequential: false };
+            return Ok((self.cut(table, chunk, alone, class)?, alone));
+        }
         let mut pattern = self.pattern.lock();
         let bounds = self.engine.bounds();
         let reach = pattern.reach(at, product, bounds);

@@ -24,9 +24,9 @@ use crate::{files::Batch, flush::Dirty};
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct Unsynced {
-    batch: Mutex<Batch>,
+    pub(super) batch: Mutex<Batch>,
     /// Held across a sync: the kernel tells an error to one of those who sync.
-    flushing: Mutex<()>,
+    pub(super) flushing: Mutex<()>,
     /// How many syncs failed. Changes only with `batch` locked.
     failures: AtomicU64,
     /// The last one failed.
