@@ -1,10 +1,11 @@
 //! What `benches/choice` measures and nobody outside the crate can reach otherwise. Not part of the API.
 
-use std::{fs::File, io};
+use std::{fs::File, io, sync::Arc};
 
 use estargz::{Chunk, ChunkId, Digest, IndexError, NodeId};
 
 use crate::{
+    RealDisk,
     fetch::{
         reach::{Bounds, Pattern, Reach},
         window::{Chunks, Window},
@@ -79,7 +80,7 @@ impl Map {
     /// # Errors
     /// The file cannot be written.
     pub fn create(file: &File, count: u32) -> io::Result<()> {
-        ChunkMap::create(file, count)
+        ChunkMap::create(&RealDisk, file, count)
     }
 
     /// Reads the file.
@@ -87,7 +88,7 @@ impl Map {
     /// # Errors
     /// The file cannot be read.
     pub fn open(file: File, count: u32) -> io::Result<Self> {
-        ChunkMap::open(file, count).map(Self)
+        ChunkMap::open(Arc::new(RealDisk), file, count).map(Self)
     }
 
     /// Whether the chunk is here.

@@ -9,8 +9,9 @@ mod staging;
 mod toc_file;
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
+    fmt,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -62,13 +63,16 @@ impl LayerFiles {
         };
         let header = TocHeader::read(&mut toc).map_err(StoreError::new("read", &toc_path))?;
         let Some(header) = header.filter(|header| header.key == key) else { return Ok(None) };
-        let Some(index) = open_or_rebuild_index(&dir, &header, &mut toc)? else { return Ok(None) };
-        let content_path = dir.join(CONTENT);
-        let (content, kept) = open_content(&content_path, index.content_len(), disk)
-            .map_err(StoreError::new("open", &content_path))?;
-        let chunks_path = dir.join(CHUNKS);
-        let chunks = open_chunks(&chunks_path, index.chunk_count(), kept)
+        let Some(index) = open_or_rebuild_index(disk.as_ref(), &dir, &header, &mut toc)? else {
+            return Ok(None);
+        };
+        let (content_path, chunks_path) = (dir.join(CONTENT), dir.join(CHUNKS));
+        let kept = fs::metadata(&content_path).is_ok_and(|content| content.len() == index.content_len());
+        // First the bits, then the content that they would speak of.
+        let chunks = open_chunks(&disk, &chunks_path, index.chunk_count(), kept)
             .map_err(StoreError::new("open", &chunks_path))?;
+        let content = open_content(&disk, &content_path, index.content_len(), kept)
+            .map_err(StoreError::new("open", &content_path))?;
         let small_bytes = [&toc_path, &dir.join(INDEX), &chunks_path]
             .into_iter()
             .filter_map(|path| fs::metadata(path).ok())
@@ -91,46 +95,65 @@ pub(crate) fn keys(layers: &Path) -> Vec<LayerKey> {
 }
 
 /// Makes the directory `layers`, and deletes what an earlier run did not finish making or deleting.
-pub(crate) fn prepare(layers: &Path) -> Result<(), StoreError> {
+pub(crate) fn prepare(layers: &Path, disk: &dyn Disk) -> Result<(), StoreError> {
     fs::create_dir_all(layers).map_err(StoreError::new("create", layers))?;
+    if let Some(root) = layers.parent() {
+        disk.sync_dir(root).map_err(StoreError::new("sync", root))?;
+    }
     for entry in fs::read_dir(layers).map_err(StoreError::new("list", layers))?.flatten() {
         if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
-            let _ = fs::remove_dir_all(entry.path());
+            let _ = disk.remove_dir(&entry.path());
         }
     }
     Ok(())
 }
 
 /// A layer's directory that has lost its name. What it holds is nobody's any more; a crash leaves it to the next start.
-#[derive(Debug)]
 #[must_use = "it takes room until it is deleted"]
-pub struct Retired(PathBuf);
+pub struct Retired {
+    dir: PathBuf,
+    disk: Arc<dyn Disk>,
+}
 
 // === impl Retired ===
 
 impl Retired {
     /// Deletes the files, which takes a while for large ones. Whoever has them open can go on using them.
     pub fn delete(self) -> Result<(), StoreError> {
-        fs::remove_dir_all(&self.0).map_err(StoreError::new("delete", &self.0))
+        self.disk.remove_dir(&self.dir).map_err(StoreError::new("delete", &self.dir))
+    }
+}
+
+impl fmt::Debug for Retired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retired").field("dir", &self.dir).finish_non_exhaustive()
     }
 }
 
 /// Takes a layer's directory its name, at once; none if there is no such directory.
-pub(crate) fn retire(layers: &Path, key: &LayerKey) -> Result<Option<Retired>, StoreError> {
+pub(crate) fn retire(
+    layers: &Path,
+    key: &LayerKey,
+    disk: &Arc<dyn Disk>,
+) -> Result<Option<Retired>, StoreError> {
     let dir = layers.join(key.to_string());
     let doomed = staging::unfinished_name(layers, key);
-    match fs::rename(&dir, &doomed) {
+    match disk.rename(&dir, &doomed) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        renamed => renamed.map(|()| Some(Retired(doomed))).map_err(StoreError::new("rename", &dir)),
+        renamed => {
+            renamed.map_err(StoreError::new("rename", &dir))?;
+            Ok(Some(Retired { dir: doomed, disk: Arc::clone(disk) }))
+        }
     }
 }
 
 /// Deletes a layer's directory. Whoever has its files open can go on using them.
-pub(crate) fn remove(layers: &Path, key: &LayerKey) -> Result<(), StoreError> {
-    retire(layers, key)?.map_or(Ok(()), Retired::delete)
+pub(crate) fn remove(layers: &Path, key: &LayerKey, disk: &Arc<dyn Disk>) -> Result<(), StoreError> {
+    retire(layers, key, disk)?.map_or(Ok(()), Retired::delete)
 }
 
 fn open_or_rebuild_index(
+    disk: &dyn Disk,
     dir: &Path,
     header: &TocHeader,
     toc: &mut File,
@@ -148,9 +171,9 @@ fn open_or_rebuild_index(
         }
     };
     let new = dir.join("index.new");
-    write_file(&new, &built.index)?;
-    fs::rename(&new, &path).map_err(StoreError::new("rename", &new))?;
-    sync_dir(dir)?;
+    write_file(disk, &new, &built.index)?;
+    disk.rename(&new, &path).map_err(StoreError::new("rename", &new))?;
+    disk.sync_dir(dir).map_err(StoreError::new("sync", dir))?;
     tracing::info!(layer = %header.key, "built the index again from the kept TOC");
     open_index(&path, header).map_err(StoreError::new("map", &path))
 }
@@ -165,32 +188,30 @@ fn open_index(path: &Path, header: &TocHeader) -> io::Result<Option<LayerIndex>>
     Ok(index.filter(|index| index.toc_digest() == header.key.toc && index.blob_size() == header.blob_size))
 }
 
-/// The content file, and whether what it holds is still what the chunk map speaks of.
-fn open_content(path: &Path, len: u64, disk: Arc<dyn Disk>) -> io::Result<(Content, bool)> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-    let kept = file.metadata()?.len() == len;
+/// The content file, of its full length also if what there was is not `kept`.
+fn open_content(disk: &Arc<dyn Disk>, path: &Path, len: u64, kept: bool) -> io::Result<Content> {
+    let file = disk.open(path)?;
     if !kept {
-        file.set_len(0)?;
-        file.set_len(len)?;
+        disk.set_len(&file, 0)?;
+        disk.set_len(&file, len)?;
     }
-    Ok((Content::new(file, disk), kept))
+    Ok(Content::new(file, Arc::clone(disk)))
 }
 
-fn open_chunks(path: &Path, count: u32, kept: bool) -> io::Result<ChunkMap> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+/// The chunk map, empty, and so on disk too, unless the content was `kept`.
+fn open_chunks(disk: &Arc<dyn Disk>, path: &Path, count: u32, kept: bool) -> io::Result<ChunkMap> {
+    let file = disk.open(path)?;
     if !kept {
-        ChunkMap::create(&file, count)?;
-        file.sync_data()?;
+        ChunkMap::create(disk.as_ref(), &file, count)?;
+        disk.sync(&file)?;
     }
-    ChunkMap::open(file, count)
+    ChunkMap::open(Arc::clone(disk), file, count)
 }
 
-fn write_file(path: &PathBuf, bytes: &[u8]) -> Result<(), StoreError> {
-    let mut file = File::create(path).map_err(StoreError::new("create", path))?;
-    file.write_all(bytes).map_err(StoreError::new("write", path))?;
-    file.sync_all().map_err(StoreError::new("sync", path))
-}
-
-fn sync_dir(dir: &Path) -> Result<(), StoreError> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(StoreError::new("sync", dir))
+/// Makes a file, or replaces what is in it, on disk when this returns. Its name is not.
+fn write_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let file = disk.open(path).map_err(StoreError::new("create", path))?;
+    let written = disk.set_len(&file, 0).and_then(|()| disk.write(&file, bytes, 0));
+    written.map_err(StoreError::new("write", path))?;
+    disk.sync(&file).map_err(StoreError::new("sync", path))
 }

@@ -44,10 +44,10 @@ impl Store {
         Self::open_on(Arc::new(RealDisk), config)
     }
 
-    /// Like [`Self::open`], with contents written by `disk`.
+    /// Like [`Self::open`], with files changed by `disk`.
     pub fn open_on(disk: Arc<dyn Disk>, config: StoreConfig) -> Result<Arc<Self>, StoreError> {
         let dir = config.root.join("layers");
-        files::prepare(&dir)?;
+        files::prepare(&dir, disk.as_ref())?;
         let shelf = Shelf::open(config.root.join("profiles"), config.profile_bytes)?;
         let engine = Engine::start(config, shelf).map_err(StoreError::new("start the threads for", &dir))?;
         let store = Arc::new(Self {
@@ -117,7 +117,7 @@ impl Store {
     pub fn retire(&self, key: &LayerKey) -> Result<Option<Retired>, StoreError> {
         self.alone_with(*key, || {
             self.let_go(key);
-            files::retire(&self.dir, key)
+            files::retire(&self.dir, key, &self.disk)
         })
     }
 
@@ -204,6 +204,10 @@ impl Store {
 
     fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    fn disk(&self) -> Arc<dyn Disk> {
+        Arc::clone(&self.disk)
     }
 }
 

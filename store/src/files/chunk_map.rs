@@ -7,17 +7,23 @@
 
 use std::{
     collections::BTreeSet,
+    fmt,
     fs::File,
     io,
     os::unix::fs::FileExt,
-    sync::atomic::{
-        AtomicU64,
-        Ordering::{Acquire, Relaxed, Release},
+    sync::{
+        Arc,
+        atomic::{
+            AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
 };
 
 use estargz::ChunkId;
 use parking_lot::Mutex;
+
+use crate::Disk;
 
 const MAGIC: &[u8; 8] = b"starlchk";
 /// Magic, version, number of chunks, bytes present.
@@ -26,13 +32,13 @@ const VERSION: u32 = 1;
 const BITS: u32 = u64::BITS;
 
 /// The chunk map of a layer, and its file.
-#[derive(Debug)]
 pub(crate) struct ChunkMap {
     words: Box<[AtomicU64]>,
     count: u32,
     present: AtomicU64,
     bytes: AtomicU64,
     file: File,
+    disk: Arc<dyn Disk>,
     recorded: Mutex<Recorded>,
 }
 
@@ -54,15 +60,15 @@ pub(crate) struct Batch {
 
 impl ChunkMap {
     /// Writes the file of a layer that has none of its `count` chunks.
-    pub(crate) fn create(file: &File, count: u32) -> io::Result<()> {
-        file.set_len(0)?;
-        file.write_all_at(&header(count, 0), 0)?;
-        file.set_len(file_len(count))
+    pub(crate) fn create(disk: &dyn Disk, file: &File, count: u32) -> io::Result<()> {
+        disk.set_len(file, 0)?;
+        disk.write(file, &header(count, 0), 0)?;
+        disk.set_len(file, file_len(count))
     }
 
     /// Reads the file of a layer with `count` chunks. A file of another form counts as empty, since all that it
     /// says can be fetched again.
-    pub(crate) fn open(file: File, count: u32) -> io::Result<Self> {
+    pub(crate) fn open(disk: Arc<dyn Disk>, file: File, count: u32) -> io::Result<Self> {
         let mut recorded = Recorded { words: vec![0; words(count)], bytes: 0 };
         if file.metadata()?.len() == file_len(count) {
             let mut bytes = vec![0; file_len(count) as usize];
@@ -72,7 +78,7 @@ impl ChunkMap {
             }
         }
         if recorded.bytes == 0 {
-            Self::create(&file, count)?;
+            Self::create(disk.as_ref(), &file, count)?;
             recorded.words.fill(0);
         }
         let present = recorded.words.iter().map(|word| u64::from(word.count_ones())).sum();
@@ -82,6 +88,7 @@ impl ChunkMap {
             present: AtomicU64::new(present),
             bytes: AtomicU64::new(recorded.bytes),
             file,
+            disk,
             recorded: Mutex::new(recorded),
         })
     }
@@ -188,10 +195,19 @@ impl ChunkMap {
     fn write(&self, recorded: &Recorded, touched: BTreeSet<u32>) -> io::Result<()> {
         for word in touched {
             let Some(value) = recorded.words.get(word as usize) else { continue };
-            self.file.write_all_at(&value.to_le_bytes(), HEADER_LEN + u64::from(word) * 8)?;
+            self.disk.write(&self.file, &value.to_le_bytes(), HEADER_LEN + u64::from(word) * 8)?;
         }
-        self.file.write_all_at(&header(self.count, recorded.bytes), 0)?;
-        self.file.sync_data()
+        self.disk.write(&self.file, &header(self.count, recorded.bytes), 0)?;
+        self.disk.sync(&self.file)
+    }
+}
+
+impl fmt::Debug for ChunkMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChunkMap")
+            .field("count", &self.count)
+            .field("present", &self.present)
+            .finish_non_exhaustive()
     }
 }
 

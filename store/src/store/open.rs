@@ -110,7 +110,7 @@ impl Store {
             return Err(OpenLayerError::TocTooLong { len, limit });
         }
         let header = TocHeader { key, blob_size: tail.blob_size, toc_offset: footer.toc_offset };
-        let mut staging = Staging::new(self.dir(), header)?;
+        let mut staging = Staging::new(self.dir(), header, self.disk())?;
         let tail_start = tail.blob_size.saturating_sub(tail.bytes.len() as u64);
         if section.start < tail_start {
             let missing = section.start..tail_start.min(section.end);

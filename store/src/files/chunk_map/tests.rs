@@ -1,15 +1,16 @@
 //! The map in memory and in its file.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::RealDisk;
 
 fn new(count: u32) -> (File, ChunkMap) {
     let file = tempfile::tempfile().unwrap();
-    ChunkMap::create(&file, count).unwrap();
-    (file.try_clone().unwrap(), ChunkMap::open(file, count).unwrap())
+    ChunkMap::create(&RealDisk, &file, count).unwrap();
+    (file.try_clone().unwrap(), ChunkMap::open(Arc::new(RealDisk), file, count).unwrap())
 }
 
 #[test]
@@ -27,7 +28,7 @@ fn a_file_of_another_form_counts_as_empty() {
     map.add(ChunkId(3), 10);
     map.record(&Batch { chunks: vec![3], bytes: 10 }).unwrap();
     drop(map);
-    let reopen = |count| ChunkMap::open(file.try_clone().unwrap(), count).unwrap();
+    let reopen = |count| ChunkMap::open(Arc::new(RealDisk), file.try_clone().unwrap(), count).unwrap();
     assert!(reopen(64).has(ChunkId(3)));
     file.write_all_at(b"x", 0).unwrap();
     assert!(!reopen(64).has(ChunkId(3)));
@@ -58,7 +59,7 @@ proptest! {
             prop_assert_eq!(map.is_complete(), missing.is_none());
         }
         drop(map);
-        let map = ChunkMap::open(file, count).unwrap();
+        let map = ChunkMap::open(Arc::new(RealDisk), file, count).unwrap();
         prop_assert!((0..count).all(|chunk| map.has(ChunkId(chunk)) == recorded.contains(&chunk)));
         prop_assert_eq!(map.bytes(), 2 * recorded.len() as u64);
     }
