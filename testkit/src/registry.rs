@@ -95,7 +95,8 @@ impl TestRegistry {
     /// # Errors
     /// As [`Self::start`].
     pub fn start_on(listener: std::net::TcpListener, options: RegistryOptions) -> Result<Self> {
-        let cdn = std::net::TcpListener::bind("127.0.0.1:0").context("listen")?;
+        // Another host, not only another port: Go's client passes credentials on to the same host.
+        let cdn = std::net::TcpListener::bind("127.0.0.2:0").context("listen")?;
         let (address, cdn_address) = (listener.local_addr()?, cdn.local_addr()?);
         let identity = if options.tls { Some(tls::Identity::new()?) } else { None };
         let certificate = identity.as_ref().map(|identity| identity.authority_pem.clone());

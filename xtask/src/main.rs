@@ -9,6 +9,7 @@ mod deny;
 mod fuzz;
 mod setup;
 mod shell;
+mod stress;
 mod supervise;
 mod test;
 
@@ -38,6 +39,8 @@ enum Task {
     Demo(demo::Options),
     /// Measure starts and the data path against other snapshotters
     Bench(bench::Options),
+    /// Read real images in many ways while faults strike, and compare every byte
+    Stress(stress::Options),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Deny => deny::run().map(|()| ExitCode::SUCCESS),
         Task::Demo(options) => demo::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Stress(options) => stress::run(&options),
     };
     match result {
         Ok(code) => code,

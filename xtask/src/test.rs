@@ -1,9 +1,13 @@
-//! `cargo xtask test`: every test there is, in one command.
+//! `cargo xtask test`: every test there is, in one command, and a short stress run.
 
 use anyhow::Result;
 use clap::Args;
+use testkit::{requires, sample_image};
 
 use crate::{fuzz, setup, shell};
+
+/// How long faults strike in the short form, in seconds; setting up and looking back take as long again.
+const SHORT_STRESS: u32 = 20;
 
 /// What to run.
 #[derive(Debug, Args)]
@@ -35,5 +39,24 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.cargo.is_empty() {
         test.args(["--workspace", "--no-fail-fast"]);
     }
-    shell::run(test.args(&options.cargo))
+    shell::run(test.args(&options.cargo))?;
+    if options.cargo.is_empty() {
+        stress()?;
+    }
+    Ok(())
+}
+
+/// The short form of `cargo xtask stress`, on the programs that are built by now. A seed of its own each time.
+fn stress() -> Result<()> {
+    shell::stage("stress, short form");
+    if let Some(why) = requires::fuse().or_else(requires::go).or_else(sample_image::missing) {
+        eprintln!("skipped: {why}");
+        return Ok(());
+    }
+    let programs = shell::root().join("target/debug");
+    let xtask = std::env::current_exe()?;
+    let seconds = SHORT_STRESS.to_string();
+    let mut command =
+        shell::command(&xtask.to_string_lossy(), &["stress", "--seconds", &seconds, "--programs"]);
+    shell::run(command.arg(programs))
 }

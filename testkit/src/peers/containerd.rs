@@ -70,19 +70,37 @@ impl Containerd {
             go_tools::ensure(tool)?;
         }
         fs::create_dir_all(dir)?;
-        let config = dir.join("config.toml");
-        fs::write(&config, configuration(dir, plugin) + more)?;
+        fs::write(dir.join("config.toml"), configuration(dir, plugin) + more)?;
         let tools = go_tools::bin_dir().canonicalize()?;
-        let mut command = Command::new(tools.join("containerd"));
-        command.arg("--config").arg(&config).env("PATH", super::path_with(&tools));
-        let process = Process::spawn("containerd", &mut command, &dir.join("containerd.log"))?;
+        let process = spawn(dir, &tools)?;
         let mut containerd = Self { process, dir: dir.to_owned(), tools, limits: None };
-        let mut version = containerd.ctr_command();
-        version.arg("version").stdout(Stdio::null()).stderr(Stdio::null());
-        let address = containerd.address();
-        let ready = || address.exists() && version.status().is_ok_and(|status| status.success());
-        containerd.process.wait_until(START_LIMIT, ready)?;
+        containerd.wait_until_ready()?;
         Ok(containerd)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let mut version = self.ctr_command();
+        version.arg("version").stdout(Stdio::null()).stderr(Stdio::null());
+        let address = self.address();
+        let ready = || address.exists() && version.status().is_ok_and(|status| status.success());
+        self.process.wait_until(START_LIMIT, ready)
+    }
+
+    /// Ends it by SIGKILL; its containers go on, and nobody answers until [`Self::start_again`].
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.end(Signal::SIGKILL).map(drop)
+    }
+
+    /// Starts it again after it ended, with all that it left.
+    ///
+    /// # Errors
+    /// It does not answer in time.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.process = spawn(&self.dir, &self.tools)?;
+        self.wait_until_ready()
     }
 
     /// Ends every run of `ctr` that takes longer than `limit`, with an error.
@@ -182,6 +200,12 @@ impl Drop for Containerd {
     fn drop(&mut self) {
         self.stop_containers();
     }
+}
+
+fn spawn(dir: &Path, tools: &Path) -> Result<Process> {
+    let mut command = Command::new(tools.join("containerd"));
+    command.arg("--config").arg(dir.join("config.toml")).env("PATH", super::path_with(tools));
+    Process::spawn("containerd", &mut command, &dir.join("containerd.log"))
 }
 
 /// containerd's configuration: version 3, without CRI, with the transfer service unpacking into the plugin

@@ -54,9 +54,23 @@ impl Starlingd {
     /// # Errors
     /// As [`Self::start`].
     pub fn start_held(holder: &Path, program: &Path, dir: &Path, config: &str) -> Result<Self> {
+        Self::start_held_logging(holder, program, dir, config, "debug")
+    }
+
+    /// As [`Self::start_held`], with another log level.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_held_logging(
+        holder: &Path,
+        program: &Path,
+        dir: &Path,
+        config: &str,
+        level: &str,
+    ) -> Result<Self> {
         let mut command = Command::new(holder);
         command.arg("--socket").arg(dir.join("holder.sock")).arg("--").arg(program);
-        Self::spawn(command, dir, config, "debug", true)
+        Self::spawn(command, dir, config, level, true)
     }
 
     fn spawn(mut command: Command, dir: &Path, config: &str, level: &str, held: bool) -> Result<Self> {
