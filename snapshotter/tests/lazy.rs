@@ -14,6 +14,8 @@ mod handover;
 mod image;
 #[path = "lazy/node.rs"]
 mod node;
+#[path = "lazy/offline.rs"]
+mod offline;
 #[path = "lazy/profiles.rs"]
 mod profiles;
 #[path = "lazy/pulse.rs"]

@@ -39,14 +39,14 @@ impl Disk {
     pub(crate) fn fill(&self) -> Result<()> {
         let filler = File::options().create(true).append(true).open(self.filler())?;
         let mut len = 0;
-        for _ in 0..20 {
+        for _ in 0..60 {
             let stat = statvfs(&self.mounted)?;
             let free = stat.blocks_available() * stat.fragment_size();
-            if free < 64 << 10 {
+            if free == 0 {
                 break;
             }
             // The last blocks may go to its own metadata.
-            let step = if free > 1 << 20 { free - (512 << 10) } else { free / 2 };
+            let step = if free > 1 << 20 { free - (512 << 10) } else { (free / 2).max(4096) };
             match fallocate(&filler, FallocateFlags::empty(), len, i64::try_from(step)?) {
                 Ok(()) => len += i64::try_from(step)?,
                 Err(nix::errno::Errno::ENOSPC) => break,

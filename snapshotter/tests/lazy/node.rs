@@ -53,10 +53,18 @@ impl Node {
 
     /// Ends the daemon by `signal` and starts another one on the same root.
     pub(crate) async fn restart(&mut self, signal: Signal) {
+        self.restart_as(Path::new(PROGRAM), signal).await;
+    }
+
+    /// The same with another program. From its start until it answers; returns when it does.
+    pub(crate) async fn restart_as(&mut self, program: &Path, signal: Signal) -> Duration {
         let status = self.daemon.end(signal).unwrap();
         assert!(signal == Signal::SIGKILL || status.code() == Some(0), "{status}");
-        self.daemon = Starlingd::start(Path::new(PROGRAM), self.directory.path(), &self.config).unwrap();
+        let began = Instant::now();
+        self.daemon = Starlingd::start(program, self.directory.path(), &self.config).unwrap();
+        let up = began.elapsed();
         self.client = Client::connect(&self.daemon.address()).await.unwrap();
+        up
     }
 
     /// Mounts a view of `parent` as a container's root; unmounted with the node.
