@@ -10,6 +10,7 @@ pub mod containerd;
 pub mod docker_registry;
 pub mod dockerd;
 pub mod erofs_utils;
+pub mod gate;
 pub mod go_tools;
 mod process;
 pub mod rival;

@@ -7,5 +7,6 @@
 mod containerd;
 mod docker;
 mod handover;
+mod interrupted;
 mod node;
 mod starling;
