@@ -3,7 +3,7 @@
 //! [`Index`] is a view over the bytes of an index file (`index/layout.rs`), most often a memory map.
 //! Opening it reads the header only. Every access is checked against the tables' bounds, so that a
 //! damaged file gives wrong answers or an [`IndexError`], never a panic and never an endless loop. That the
-//! bytes are the ones that [`crate::toc::build_index`] made is the caller's concern.
+//! bytes are the ones that [`crate::toc::build_index`] made is the caller's concern; [`Index::check`] tells.
 
 mod chunks;
 mod dir;
@@ -20,6 +20,7 @@ use zerocopy::{
 
 use self::layout::{
     ChunkRecord, EntryRecord, HAS_POSIX_ACL, HeaderRecord, MAGIC, NodeRecord, Record, VERSION, XattrRecord,
+    checksum,
 };
 pub use self::{
     chunks::{Chunk, ChunkId, Chunks, FileLayout},
@@ -136,6 +137,17 @@ impl<B: AsRef<[u8]>> Index<B> {
         match index.node(NodeId::ROOT)?.kind() {
             Kind::Dir => Ok(index),
             _ => Err(IndexError::Damaged { what: "the root is not a directory" }),
+        }
+    }
+
+    /// Whether all bytes are those that were made. Reads them all.
+    ///
+    /// # Errors
+    /// Some are not.
+    pub fn check(&self) -> Result<(), IndexError> {
+        match checksum(self.bytes.as_ref()) {
+            Some(sum) if sum == self.header.checksum.get() => Ok(()),
+            _ => Err(IndexError::Damaged { what: "the checksum is another" }),
         }
     }
 

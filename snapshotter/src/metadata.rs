@@ -10,9 +10,9 @@ mod record;
 mod tests;
 mod view;
 
-use std::path::Path;
+use std::{fs, io, path::Path};
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::error::SnapshotError;
 pub use change::{Change, Changing};
@@ -73,12 +73,25 @@ impl Metadata {
     /// # Errors
     /// The file cannot be opened, is in use, or was written by a newer daemon.
     pub fn open(path: &Path, used_ids: u64) -> Result<Self, OpenError> {
+        Self::open_with(path, used_ids, |builder| {
+            if !path.exists() {
+                make(builder, path)?;
+            }
+            builder.create(path)
+        })
+    }
+
+    fn open_with(
+        path: &Path,
+        used_ids: u64,
+        create: impl FnOnce(&mut Builder) -> Result<Database, DatabaseError>,
+    ) -> Result<Self, OpenError> {
         let failed = |source: redb::Error| OpenError::Database {
             path: path.display().to_string(),
             source: Box::new(source),
         };
         let open = || -> Result<(Database, Option<u64>), redb::Error> {
-            let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
+            let database = create(Database::builder().set_cache_size(CACHE_BYTES))?;
             let transaction = database.begin_write()?;
             let found = {
                 transaction.open_table(SNAPSHOTS)?;
@@ -153,4 +166,19 @@ impl Metadata {
             }
         }
     }
+}
+
+/// Makes an empty database under another name first: the file gets its length before the mark by which it is known, and one
+/// that a crash left without would be refused for ever. The name is on disk when this returns.
+fn make(builder: &Builder, path: &Path) -> Result<(), DatabaseError> {
+    let new = path.with_extension("new");
+    let absent = |error: io::Error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) };
+    fs::remove_file(&new).or_else(absent).map_err(redb::StorageError::Io)?;
+    drop(builder.create(&new)?);
+    let named = fs::rename(&new, path).and_then(|()| sync_parent(path));
+    Ok(named.map_err(redb::StorageError::Io)?)
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |parent| fs::File::open(parent)?.sync_all())
 }

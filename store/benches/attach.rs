@@ -18,7 +18,7 @@ fn bench(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let _inside = runtime.enter();
     let mut group = criterion.benchmark_group("attach");
-    for files in [1_000, 100_000] {
+    for files in [1_000, 100_000, 1_000_000] {
         let blob = Blob::small_files(files, 9);
         let (dir, source) = (Dir::new(), Memory::new(&blob));
         drop(runtime.block_on(dir.open().open_layer(blob.key, source.clone())).unwrap());

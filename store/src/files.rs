@@ -178,14 +178,17 @@ fn open_or_rebuild_index(
     open_index(&path, header).map_err(StoreError::new("map", &path))
 }
 
-/// The index, if the file is there, of this version and of the right TOC.
+/// The index, if the file is there, of this version, of the right TOC, and as it was written.
 fn open_index(path: &Path, header: &TocHeader) -> io::Result<Option<LayerIndex>> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
     let index = Index::parse(MappedFile::map(&file)?).ok();
-    Ok(index.filter(|index| index.toc_digest() == header.key.toc && index.blob_size() == header.blob_size))
+    let of_this = |index: &LayerIndex| {
+        index.toc_digest() == header.key.toc && index.blob_size() == header.blob_size && index.check().is_ok()
+    };
+    Ok(index.filter(of_this))
 }
 
 /// The content file, of its full length also if what there was is not `kept`.

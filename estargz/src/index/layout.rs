@@ -13,7 +13,7 @@ use zerocopy::{
 /// First bytes of every index file.
 pub(crate) const MAGIC: [u8; 8] = *b"starlidx";
 /// Version of the layout.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// Header flag: some node has a POSIX ACL.
 pub(crate) const HAS_POSIX_ACL: u32 = 1;
@@ -52,6 +52,18 @@ pub(crate) struct HeaderRecord {
     pub members: TableRecord,
     pub xattrs: TableRecord,
     pub strings: TableRecord,
+    /// CRC-32 of all of the file but this field. Last in the header.
+    pub checksum: U32,
+}
+
+/// What an index file's checksum should be; none if the file has no whole header.
+pub(crate) fn checksum(file: &[u8]) -> Option<u32> {
+    let (header, rest) = file.split_at_checked(size_of::<HeaderRecord>())?;
+    let (header, _) = header.split_last_chunk::<{ size_of::<U32>() }>()?;
+    let mut checksum = libdeflater::Crc::new();
+    checksum.update(header);
+    checksum.update(rest);
+    Some(checksum.sum())
 }
 
 /// A file, directory, link or device. Node `n` is record `n - 1`.

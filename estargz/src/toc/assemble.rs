@@ -23,7 +23,7 @@ use crate::{
         Kind,
         layout::{
             ChunkRecord, EntryRecord, HAS_POSIX_ACL, HeaderRecord, MAGIC, NodeRecord, Record, TableRecord,
-            VERSION, XattrRecord,
+            VERSION, XattrRecord, checksum,
         },
     },
     limits,
@@ -293,7 +293,18 @@ fn write(
         );
         *record = XattrRecord { name, value, ..xattr };
     }
+    seal(&mut file);
     file
+}
+
+/// Puts the checksum of everything else into the header's last field.
+fn seal(file: &mut [u8]) {
+    let sum = checksum(file).unwrap_or_default();
+    if let Some((header, _)) = file.split_at_mut_checked(size_of::<HeaderRecord>())
+        && let Some(field) = header.last_chunk_mut()
+    {
+        *field = sum.to_le_bytes();
+    }
 }
 
 /// The place of a table of `count` records behind what ends at `end`.

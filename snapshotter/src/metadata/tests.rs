@@ -1,5 +1,6 @@
 //! The store against a model of containerd's: random calls, equal answers, with and without restarts.
 
+mod crash;
 mod model;
 
 use std::ops::ControlFlow;
@@ -247,4 +248,14 @@ fn a_reader_keeps_its_state_while_others_write() {
     });
     walk.unwrap();
     assert_eq!((seen, metadata.view().unwrap().ids().unwrap().len()), (1, 3));
+}
+
+/// The daemon was killed, or the power went, while the file was made for the first time.
+#[test]
+fn a_first_start_that_was_cut_off_is_begun_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("metadata.redb");
+    fs::write(path.with_extension("new"), [0; 8192]).unwrap();
+    drop(Metadata::open(&path, 0).unwrap());
+    assert!(path.exists() && !path.with_extension("new").exists());
 }

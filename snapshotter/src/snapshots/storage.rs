@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs::File,
     io,
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -59,6 +60,11 @@ impl Storage {
         // A crash between making a directory and recording it leaves a number that the metadata does not know.
         let highest = directories.highest_id().map_err(failed)?;
         let metadata = Metadata::open(&root.join("metadata.redb"), highest)?;
+        // What is told from now on depends on the names of both, and of the directory that they are in.
+        for directory in [Some(root), root.parent()].into_iter().flatten() {
+            let synced = File::open(directory).and_then(|directory| directory.sync_all());
+            synced.map_err(|source| OpenError::Directory { path: directory.to_owned(), source })?;
+        }
         Ok(Self { root: root.to_owned(), metadata, directories })
     }
 

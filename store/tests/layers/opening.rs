@@ -97,6 +97,15 @@ async fn the_index_is_rebuilt_without_the_network() {
         let layer = dir.open().attach(blob.key, source.clone()).unwrap().unwrap();
         assert_eq!(layer.index().file(node(&layer, "a")).unwrap().size, 10_000);
     }
+    // One bit is enough, wherever it is.
+    let whole = std::fs::read(path.join("index")).unwrap();
+    for at in (0..whole.len()).step_by(37).chain([whole.len() - 1]) {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1 << (at % 8);
+        std::fs::write(path.join("index"), flipped).unwrap();
+        drop(dir.open().attach(blob.key, source.clone()).unwrap().unwrap());
+        assert!(std::fs::read(path.join("index")).unwrap() == whole, "byte {at}");
+    }
     assert_eq!((source.tails.load(SeqCst), source.requests().len()), (1, 0));
     // A damaged TOC leaves nothing to go by: the layer has to be opened anew.
     std::fs::write(path.join("index"), b"").unwrap();
