@@ -26,7 +26,10 @@ use tokio::{sync::Notify, time::timeout};
 use self::queue::Queue;
 use crate::{
     Access, Layer,
-    fetch::{receive::receive, window::Window},
+    fetch::{
+        receive::receive,
+        window::{LONGEST_GAP, Window},
+    },
     profile::Book,
 };
 
@@ -34,6 +37,14 @@ use crate::{
 const WINDOWS: std::ops::RangeInclusive<usize> = 2..=6;
 /// Bytes in flight, in windows: one that is received, and one whose request travels.
 const FULL_LINK: u64 = 2;
+/// How long a window is, in times of what the link carries during a round trip, and at least: longer ones make fewer requests,
+/// shorter ones bring sooner what is wanted first.
+const WINDOW: u64 = 4;
+const SHORTEST_WINDOW: u64 = 1 << 20;
+/// What is received without being wanted rather than making another request, as a part of what the link carries during a
+/// round trip, and at most.
+const GAP: u64 = 4;
+const LONGEST_PLANNED_GAP: u64 = 256 << 10;
 /// Opening layers goes first for so long: one that hangs must not stop every plan.
 const OPENING: Duration = Duration::from_secs(5);
 /// A plan whose windows all hang for so long lets the background go on.
@@ -42,6 +53,15 @@ const STALL: Duration = Duration::from_secs(1);
 /// The image that a plan is for, and that a profile is of. Layers with the same number are fetched in one order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct PlanId(pub u64);
+
+/// How windows of a plan are cut, in bytes of the blob.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Measure {
+    /// About as long as this.
+    pub(crate) size: u64,
+    /// The most that is received between two members without being wanted.
+    pub(crate) gap: u64,
+}
 
 /// Follows the plans of all images.
 #[derive(Debug, Default)]
@@ -130,12 +150,13 @@ impl Planner {
             state.queue.forget(&layer);
         }
         if let Some(layer) = state.queue.front() {
-            let size = layer.plan_window();
-            let full = state.windows >= *WINDOWS.start() && state.bytes >= size.saturating_mul(FULL_LINK);
+            let measure = layer.plan_measure();
+            let enough = measure.size.saturating_mul(FULL_LINK);
+            let full = state.windows >= *WINDOWS.start() && state.bytes >= enough;
             if full || state.windows >= *WINDOWS.end() {
                 return Next::Wait;
             }
-            if let Some((layer, window)) = state.queue.take(size) {
+            if let Some((layer, window)) = state.queue.take(measure) {
                 state.windows += 1;
                 state.bytes += length(&window);
                 return Next::Send(layer, window);
@@ -228,10 +249,10 @@ impl Layer {
         self.engine.planner.add(id, self, steps, false);
     }
 
-    /// Bytes of the blob that a plan asks for at once.
-    fn plan_window(&self) -> u64 {
-        let bounds = self.engine.bounds();
+    fn plan_measure(&self) -> Measure {
+        let most = self.engine.bounds().max;
         let product = self.engine.bandwidth(self.source().as_ref()).product();
-        product.clamp(bounds.min, bounds.max.max(bounds.min))
+        let size = product.saturating_mul(WINDOW).clamp(SHORTEST_WINDOW.min(most), most);
+        Measure { size, gap: (product / GAP).clamp(LONGEST_GAP, LONGEST_PLANNED_GAP) }
     }
 }

@@ -15,6 +15,7 @@ use crate::{
         reach::Reach,
         window::{Chunks, LONGEST_GAP, Member, STREAM_LEN, Window},
     },
+    plan::Measure,
 };
 
 /// The member that a chunk is in, and nothing around it.
@@ -56,12 +57,12 @@ impl Layer {
         wanted.contains(&chunk.0)
     }
 
-    /// Takes the chunk `first` with its neighbours in the blob off the list of what plans want, about `size` bytes of the
-    /// blob. None if `first` is here or on its way.
-    pub(crate) fn planned_window(&self, first: ChunkId, size: u64) -> Option<Arc<Window>> {
+    /// Takes the chunk `first` with its neighbours in the blob off the list of what plans want. None if `first` is here or
+    /// on its way.
+    pub(crate) fn planned_window(&self, first: ChunkId, measure: Measure) -> Option<Arc<Window>> {
         let mut table = self.in_flight.lock();
         let window =
-            self.planned_around(&table, first, size, Class::Prefetch, &mut self.planned.lock().wanted);
+            self.planned_around(&table, first, measure, Class::Prefetch, &mut self.planned.lock().wanted);
         if let Some(window) = &window {
             table.insert(window);
         }
@@ -74,22 +75,23 @@ impl Layer {
         if !planned.exact || !planned.wanted.contains(&chunk.0) {
             return None;
         }
-        self.planned_around(table, chunk, product / MISSED_SHARE, Class::Demand, &mut planned.wanted)
+        let measure = Measure { size: product / MISSED_SHARE, gap: LONGEST_GAP };
+        self.planned_around(table, chunk, measure, Class::Demand, &mut planned.wanted)
     }
 
     fn planned_around(
         &self,
         table: &Table,
         first: ChunkId,
-        size: u64,
+        measure: Measure,
         class: Class,
         wanted: &mut BTreeSet<u32>,
     ) -> Option<Arc<Window>> {
         wanted.remove(&first.0);
         let view = View { layer: self, table };
         let mut members = vec![view.member(first)?];
-        view.extend(&mut members, size, wanted.range(first.0.saturating_add(1)..), After);
-        view.extend(&mut members, size, wanted.range(..first.0).rev(), Before);
+        view.extend(&mut members, measure, wanted.range(first.0.saturating_add(1)..), After);
+        view.extend(&mut members, measure, wanted.range(..first.0).rev(), Before);
         let window = Arc::new(Window::new(members, class, 0));
         for chunk in window.chunks() {
             wanted.remove(&chunk.0);
@@ -126,7 +128,7 @@ impl View<'_> {
     fn extend<'a>(
         &self,
         members: &mut Vec<Member>,
-        size: u64,
+        measure: Measure,
         chunks: impl Iterator<Item = &'a u32>,
         side: Side,
     ) {
@@ -145,7 +147,7 @@ impl View<'_> {
             let span = end.max(place.member_end) - start.min(place.member_start);
             let full = members.iter().map(|member| member.chunks.len()).sum::<usize>()
                 >= self.most_chunks() as usize;
-            if gap.is_none_or(|gap| gap > LONGEST_GAP) || span > size || full {
+            if gap.is_none_or(|gap| gap > measure.gap) || span > measure.size || full {
                 return;
             }
             match self.member(chunk) {

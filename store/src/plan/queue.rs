@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use super::PlanId;
+use super::{Measure, PlanId};
 use crate::{Access, Layer, fetch::window::Window};
 
 /// Plans take turns, so that images which start together share the link.
@@ -58,14 +58,14 @@ impl Queue {
         }
     }
 
-    /// Takes the next window, of about `size` bytes, and gives the next plan its turn.
-    pub(crate) fn take(&mut self, size: u64) -> Option<(Arc<Layer>, Arc<Window>)> {
+    /// Takes the next window, and gives the next plan its turn.
+    pub(crate) fn take(&mut self, measure: Measure) -> Option<(Arc<Layer>, Arc<Window>)> {
         while let Some(plan) = self.plans.front_mut() {
             let Some(part) = plan.next() else {
                 self.plans.pop_front();
                 continue;
             };
-            let taken = part.take(size);
+            let taken = part.take(measure);
             if taken.is_some() {
                 self.plans.rotate_left(1);
                 return taken;
@@ -110,10 +110,10 @@ impl Part {
         false
     }
 
-    fn take(&mut self, size: u64) -> Option<(Arc<Layer>, Arc<Window>)> {
+    fn take(&mut self, measure: Measure) -> Option<(Arc<Layer>, Arc<Window>)> {
         let layer = self.layer.upgrade()?;
         let first = self.steps.pop_front()?.chunk;
-        let window = layer.planned_window(first, size)?;
+        let window = layer.planned_window(first, measure)?;
         Some((layer, window))
     }
 }
