@@ -24,6 +24,9 @@ const ONE_MEMBER: Reach = Reach { backward: 0, forward: 0, sequential: false };
 /// What is missed of a plan is asked for with this part of what the link carries meanwhile: the plan goes on.
 const MISSED_SHARE: u64 = 2;
 
+/// The longer gaps of a window are together at most this part of what is wanted of it.
+const WASTE: u64 = 3;
+
 /// What plans want of a layer.
 #[derive(Debug, Default)]
 pub(super) struct Planned {
@@ -132,6 +135,9 @@ impl View<'_> {
         chunks: impl Iterator<Item = &'a u32>,
         side: Side,
     ) {
+        let length = |member: &Member| member.span.end - member.span.start;
+        let mut wanted: u64 = members.iter().map(length).sum();
+        let mut count: usize = members.iter().map(|member| member.chunks.len()).sum();
         for chunk in chunks.map(|chunk| ChunkId(*chunk)) {
             let (Some(first), Some(last)) = (members.first(), members.last()) else { return };
             let (start, end) = (first.span.start, last.span.end);
@@ -145,13 +151,16 @@ impl View<'_> {
                 Before => start.checked_sub(place.member_end),
             };
             let span = end.max(place.member_end) - start.min(place.member_start);
-            let full = members.iter().map(|member| member.chunks.len()).sum::<usize>()
-                >= self.most_chunks() as usize;
-            if gap.is_none_or(|gap| gap > measure.gap) || span > measure.size || full {
+            // Beyond what a request costs anyhow, gaps are no more than a part of what is wanted.
+            let most = (wanted / WASTE).saturating_sub(end - start - wanted).clamp(LONGEST_GAP, measure.gap);
+            let full = count >= self.most_chunks() as usize;
+            if gap.is_none_or(|gap| gap > most) || span > measure.size || full {
                 return;
             }
             match self.member(chunk) {
                 Some(member) if member.need <= STREAM_LEN => {
+                    wanted += length(&member);
+                    count += member.chunks.len();
                     members.insert(if side == Before { 0 } else { members.len() }, member);
                 }
                 Some(_) => return,

@@ -1,13 +1,16 @@
 //! Who goes first when several responses come in at once.
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use store::{Class, Store, StoreConfig};
 
 use crate::{
     background::complete,
     blob::{Blob, node},
-    memory::{Dir, Memory},
+    memory::{Dir, Memory, Wire},
 };
 
 /// A small file, what follows it, and a long file far behind.
@@ -78,4 +81,49 @@ async fn a_miss_reaches_further_only_if_all_of_the_layer_is_wanted() {
         lengths.push(range.end - range.start);
     }
     assert!(lengths[0] < 512 << 10 && lengths[1] > 900 << 10, "{lengths:?}");
+}
+
+/// 10 ms and 16 MB/s. How long reads wait while another layer is completed over the same link, and while none is. The reader
+/// pauses for longer than the background stands back, so that reads find the link in use.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_background_delays_no_read_measurably() {
+    const READS: usize = 32;
+    let (read, completed) = (Blob::small_files(4 * READS, 30_000), Blob::small_files(1200, 30_000));
+    let mut waits = Vec::new();
+    for background in [false, true] {
+        let (dir, wire) = (Dir::new(), Wire::new(Duration::from_millis(1)));
+        let sources = [Memory::new(&read), Memory::new(&completed)];
+        let config = StoreConfig { min_window: 32 << 10, max_window: 32 << 10, ..dir.config() };
+        let store = Store::open(config).unwrap();
+        let layer = store.open_layer(read.key, sources[0].clone()).await.unwrap();
+        let other = store.open_layer(completed.key, sources[1].clone()).await.unwrap();
+        for source in &sources {
+            let mut state = source.state.lock();
+            (state.latency, state.wire) = (Duration::from_millis(10), Some(Arc::clone(&wire)));
+        }
+        if background {
+            other.start_background();
+        }
+        let mut of_run = Vec::new();
+        for number in 0..READS {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            let file = node(&layer, &format!("file{:04}", 4 * number));
+            let began = Instant::now();
+            layer.read(file, 0, 10).await.unwrap();
+            of_run.push(began.elapsed());
+        }
+        of_run.sort();
+        let fetched = other.stats().background_bytes_fetched;
+        assert_eq!(background, fetched > 2 << 20, "{fetched} bytes of the background");
+        eprintln!(
+            "background {background}: p50 {:?}, p90 {:?}, longest {:?}",
+            of_run[READS / 2],
+            of_run[READS * 9 / 10],
+            of_run[READS - 1]
+        );
+        waits.push(of_run);
+    }
+    let (without, with) = (waits[0][READS / 2], waits[1][READS / 2]);
+    // One piece of the background may be on the wire already.
+    assert!(with < without + without / 4 + Duration::from_millis(3), "{without:?} became {with:?}");
 }

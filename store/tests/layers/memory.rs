@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -52,10 +52,33 @@ pub(crate) struct State {
     pub(crate) honest_once_distrusted: bool,
     pub(crate) latency: Duration,
     pub(crate) per_piece: Duration,
+    /// What the pieces travel over, if that is bounded.
+    pub(crate) wire: Option<Arc<Wire>>,
     pub(crate) log: Vec<(Range<u64>, Class)>,
 }
 
 const PIECE: usize = 16 << 10;
+
+/// A link that sources share: it carries one piece at a time.
+pub(crate) struct Wire {
+    per_piece: Duration,
+    free_at: Mutex<Instant>,
+}
+
+impl Wire {
+    pub(crate) fn new(per_piece: Duration) -> Arc<Self> {
+        Arc::new(Self { per_piece, free_at: Mutex::new(Instant::now()) })
+    }
+
+    async fn carry(&self) {
+        let done = {
+            let mut free_at = self.free_at.lock();
+            *free_at = (*free_at).max(Instant::now()) + self.per_piece;
+            *free_at
+        };
+        tokio::time::sleep_until(done.into()).await;
+    }
+}
 
 impl Memory {
     pub(crate) fn new(blob: &Blob) -> Arc<Self> {
@@ -67,6 +90,7 @@ impl Memory {
                 honest_once_distrusted: false,
                 latency: Duration::ZERO,
                 per_piece: Duration::ZERO,
+                wire: None,
                 log: Vec::new(),
             }),
             distrusted: AtomicU64::new(0),
@@ -95,12 +119,12 @@ impl BlobSource for Memory {
     }
 
     async fn read_range(&self, range: Range<u64>, class: Class) -> Result<ByteStream, SourceError> {
-        let (fault, latency, per_piece) = {
+        let (fault, latency, per_piece, wire) = {
             let mut state = self.state.lock();
             state.log.push((range.clone(), class));
             let fault = if state.next.is_empty() { state.fault } else { state.next.remove(0) };
             let honest = state.honest_once_distrusted && self.distrusted.load(SeqCst) > 0;
-            (if honest { Fault::None } else { fault }, state.latency, state.per_piece)
+            (if honest { Fault::None } else { fault }, state.latency, state.per_piece, state.wire.clone())
         };
         tokio::time::sleep(latency).await;
         let mut bytes = self.blob.slice(range.start as usize..range.end as usize);
@@ -125,11 +149,17 @@ impl BlobSource for Memory {
             .step_by(PIECE)
             .map(|start| Ok(bytes.slice(start..(start + PIECE).min(bytes.len()))))
             .collect();
-        let pieces = stream::iter(pieces).then(move |piece| async move {
-            if !per_piece.is_zero() {
-                tokio::time::sleep(per_piece).await;
+        let pieces = stream::iter(pieces).then(move |piece| {
+            let wire = wire.clone();
+            async move {
+                if !per_piece.is_zero() {
+                    tokio::time::sleep(per_piece).await;
+                }
+                if let Some(wire) = wire {
+                    wire.carry().await;
+                }
+                piece
             }
-            piece
         });
         Ok(if hangs { pieces.chain(stream::pending()).boxed() } else { pieces.boxed() })
     }
