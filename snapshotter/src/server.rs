@@ -93,6 +93,11 @@ fn listen(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
 /// asks again.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// Calls of one connection that are answered at one time; the others wait in containerd. A Prepare may wait for a registry
+/// until its deadline, and calls that need none must find room beside as many of them as a large image has layers, several
+/// times over.
+const CALLS_AT_ONCE: u32 = 1024;
+
 /// Serves `snapshots` until `shutdown` is ready, then finishes what was asked before, within some seconds. What a crash
 /// left behind is deleted meanwhile.
 ///
@@ -112,6 +117,7 @@ pub async fn serve(
     });
     let (ending, ended) = oneshot::channel();
     let served = tonic::transport::Server::builder()
+        .max_concurrent_streams(CALLS_AT_ONCE)
         .layer(CountRpcs(metrics))
         .add_service(SnapshotsService::server(snapshots))
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async move {

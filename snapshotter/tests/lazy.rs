@@ -10,6 +10,8 @@ mod client;
 mod daemon_set;
 #[path = "lazy/handover.rs"]
 mod handover;
+#[path = "lazy/hanging.rs"]
+mod hanging;
 #[path = "lazy/image.rs"]
 mod image;
 #[path = "lazy/node.rs"]

@@ -18,7 +18,8 @@ use tonic::{
 
 use super::image::{Image, Labels};
 
-/// A client of a daemon.
+/// A client of a daemon; its copies share a connection, as containerd's calls do.
+#[derive(Clone)]
 pub(crate) struct Client(SnapshotsClient<Channel>);
 
 /// What Prepare answered.

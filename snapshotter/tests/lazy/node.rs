@@ -75,6 +75,11 @@ impl Node {
         target
     }
 
+    /// A copy of the client.
+    pub(crate) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     pub(crate) fn status(&self) -> Status {
         ask_status(&self.daemon.admin()).unwrap()
     }
