@@ -11,6 +11,10 @@ pub(crate) mod bandwidth;
 pub(crate) mod body;
 pub(crate) mod budget;
 pub(crate) mod in_flight;
+// Not inside of it: `tests/interleaved.rs` takes the file in without them.
+#[cfg(test)]
+#[path = "fetch/in_flight/tests.rs"]
+mod in_flight_tests;
 pub(crate) mod large;
 pub(crate) mod link;
 pub(crate) mod reach;

@@ -22,6 +22,7 @@ mod room;
 mod source;
 mod stats;
 mod store;
+mod sync;
 mod sys;
 
 pub use config::StoreConfig;

@@ -12,11 +12,14 @@ use std::{
 
 use bytes::Bytes;
 use estargz::ChunkId;
-use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::window::Window;
-use crate::{Class, ReadError, decode::MemberJob};
+use crate::{
+    Class, ReadError,
+    decode::MemberJob,
+    sync::{Mutex, MutexGuard},
+};
 
 /// What became of a chunk that was waited for.
 #[derive(Debug, Clone)]
@@ -78,7 +81,7 @@ impl Tracked {
     /// A new window takes one in this many of those that are left.
     const SHARE: usize = 3;
     /// A new window may always have this many.
-    const LEAST: usize = 256;
+    pub(crate) const LEAST: usize = 256;
 
     /// How many chunks a new window may have: the more are on their way, the fewer. One that others wait behind should be
     /// short anyway.
@@ -217,6 +220,12 @@ impl Table {
         Some(Joined { waiting, window: Arc::clone(&pending.window), class, job: pending.job.upgrade() })
     }
 
+    /// For how many chunks it has memory.
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> usize {
+        self.chunks.capacity()
+    }
+
     fn remove(&mut self, chunk: ChunkId) -> Option<Pending> {
         let removed = self.chunks.remove(&chunk)?;
         self.tracked.0.fetch_sub(1, Relaxed);
@@ -245,43 +254,5 @@ fn tell(waiters: Vec<oneshot::Sender<Outcome>>, outcome: impl FnOnce() -> Outcom
     for waiter in waiters {
         // Whoever gave up waiting does not want to know.
         let _ = waiter.send(outcome.clone());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fetch::window::Member;
-
-    #[test]
-    fn an_empty_table_takes_no_memory() {
-        let in_flight = InFlight::default();
-        let chunks: Vec<_> = (0..4096).map(ChunkId).collect();
-        let members = vec![Member { span: 0..1, need: 1, chunks: chunks.clone() }];
-        let window = Arc::new(Window::new(members, Class::Background, 0));
-        in_flight.lock().insert(&window);
-        assert!(in_flight.lock().chunks.capacity() >= chunks.len());
-        chunks.iter().for_each(|chunk| in_flight.settle(*chunk, || Outcome::Stored));
-        assert_eq!(in_flight.lock().chunks.capacity(), 0);
-    }
-
-    #[test]
-    fn windows_get_shorter_the_more_is_on_its_way_over_all_layers() {
-        let tracked = Tracked::default();
-        let layers = [InFlight::new(&tracked), InFlight::new(&tracked)];
-        let window = |layer: &InFlight, chunks: std::ops::Range<u32>| {
-            let members = vec![Member { span: 0..1, need: 1, chunks: chunks.map(ChunkId).collect() }];
-            layer.lock().insert(&Arc::new(Window::new(members, Class::Demand, 0)));
-        };
-        let free = tracked.room();
-        window(&layers[0], 0..3000);
-        let less = tracked.room();
-        assert!(less < free);
-        window(&layers[1], 0..20_000);
-        assert!(tracked.room() as usize == Tracked::LEAST && tracked.is_full());
-        (0..20_000).for_each(|chunk| layers[1].settle(ChunkId(chunk), || Outcome::Stored));
-        assert_eq!(tracked.room(), less);
-        drop(layers);
-        assert_eq!(tracked.room(), free);
     }
 }

@@ -5,24 +5,13 @@
 //! taken away only while their content is still there, so that a word which was half written is some mixture of two true
 //! ones.
 
-use std::{
-    collections::BTreeSet,
-    fmt,
-    fs::File,
-    io,
-    os::unix::fs::FileExt,
-    sync::{
-        Arc,
-        atomic::{
-            AtomicU64,
-            Ordering::{Acquire, Relaxed, Release},
-        },
-    },
-};
+pub(crate) mod bits;
 
-use estargz::ChunkId;
+use std::{collections::BTreeSet, fmt, fs::File, io, ops::Deref, os::unix::fs::FileExt, sync::Arc};
+
 use parking_lot::Mutex;
 
+use self::bits::Bits;
 use crate::Disk;
 
 const MAGIC: &[u8; 8] = b"starlchk";
@@ -33,10 +22,8 @@ const BITS: u32 = u64::BITS;
 
 /// The chunk map of a layer, and its file.
 pub(crate) struct ChunkMap {
-    words: Box<[AtomicU64]>,
+    bits: Bits,
     count: u32,
-    present: AtomicU64,
-    bytes: AtomicU64,
     file: File,
     disk: Arc<dyn Disk>,
     recorded: Mutex<Recorded>,
@@ -81,84 +68,8 @@ impl ChunkMap {
             Self::create(disk.as_ref(), &file, count)?;
             recorded.words.fill(0);
         }
-        let present = recorded.words.iter().map(|word| u64::from(word.count_ones())).sum();
-        Ok(Self {
-            words: recorded.words.iter().copied().map(AtomicU64::new).collect(),
-            count,
-            present: AtomicU64::new(present),
-            bytes: AtomicU64::new(recorded.bytes),
-            file,
-            disk,
-            recorded: Mutex::new(recorded),
-        })
-    }
-
-    /// Whether the chunk is here. If so, its bytes in the content file were written before.
-    pub(crate) fn has(&self, chunk: ChunkId) -> bool {
-        let word = self.words.get((chunk.0 / BITS) as usize);
-        word.is_some_and(|word| word.load(Acquire) & bit(chunk.0) != 0)
-    }
-
-    /// To be called once the chunk's `len` bytes were verified and written. Says whether that is news.
-    pub(crate) fn add(&self, chunk: ChunkId, len: u64) -> bool {
-        let Some(word) = self.words.get((chunk.0 / BITS) as usize) else { return false };
-        let news = word.fetch_or(bit(chunk.0), Release) & bit(chunk.0) == 0;
-        if news {
-            self.present.fetch_add(1, Relaxed);
-            self.bytes.fetch_add(len, Relaxed);
-        }
-        news
-    }
-
-    /// To be called when the chunk's bytes, `len` of them, are not to be trusted any more. If it was recorded, [`Self::forget`]
-    /// comes next.
-    pub(crate) fn remove(&self, chunk: ChunkId, len: u64) {
-        let Some(word) = self.words.get((chunk.0 / BITS) as usize) else { return };
-        if word.fetch_and(!bit(chunk.0), Release) & bit(chunk.0) != 0 {
-            self.present.fetch_sub(1, Relaxed);
-            self.bytes.fetch_sub(len, Relaxed);
-        }
-    }
-
-    /// The first chunk from `from` on that is here.
-    pub(crate) fn first_present(&self, from: u32) -> Option<u32> {
-        let mut chunk = from;
-        while chunk < self.count {
-            let here = self.words.get((chunk / BITS) as usize)?.load(Acquire) >> (chunk % BITS);
-            if here != 0 {
-                return Some(chunk + here.trailing_zeros()).filter(|&chunk| chunk < self.count);
-            }
-            chunk = (chunk / BITS + 1) * BITS;
-        }
-        None
-    }
-
-    /// The first chunk from `from` on that is not here.
-    pub(crate) fn first_missing(&self, from: u32) -> Option<u32> {
-        let mut chunk = from;
-        while chunk < self.count {
-            let word = self.words.get((chunk / BITS) as usize)?.load(Acquire);
-            let missing = !word >> (chunk % BITS);
-            if missing != 0 {
-                return Some(chunk + missing.trailing_zeros()).filter(|&chunk| chunk < self.count);
-            }
-            chunk = (chunk / BITS + 1) * BITS;
-        }
-        None
-    }
-
-    /// Number of chunks that are here.
-    pub(crate) fn present(&self) -> u64 {
-        self.present.load(Relaxed)
-    }
-
-    /// Bytes of the chunks that are here.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.load(Relaxed)
-    }
-
-    pub(crate) fn is_complete(&self) -> bool {
-        self.present() >= u64::from(self.count)
+        let bits = Bits::new(&recorded.words, count, recorded.bytes);
+        Ok(Self { bits, count, file, disk, recorded: Mutex::new(recorded) })
     }
 
     /// Makes the file say that `chunks`, which [`Self::remove`] was called for, are not here, and waits until that is on
@@ -202,12 +113,17 @@ impl ChunkMap {
     }
 }
 
+impl Deref for ChunkMap {
+    type Target = Bits;
+
+    fn deref(&self) -> &Bits {
+        &self.bits
+    }
+}
+
 impl fmt::Debug for ChunkMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChunkMap")
-            .field("count", &self.count)
-            .field("present", &self.present)
-            .finish_non_exhaustive()
+        f.debug_struct("ChunkMap").field("bits", &self.bits).finish_non_exhaustive()
     }
 }
 

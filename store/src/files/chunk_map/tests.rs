@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use estargz::ChunkId;
 use proptest::prelude::*;
 
 use super::*;
