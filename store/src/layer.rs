@@ -4,7 +4,6 @@
 //! making it last in `layer/unsynced.rs`.
 
 mod arrive;
-mod given_up;
 mod miss;
 mod planned;
 mod read;
@@ -51,7 +50,6 @@ pub struct Layer {
     pub(crate) in_flight: InFlight,
     pub(crate) back_off: BackOff,
     pub(crate) turns: Turns,
-    given_up: given_up::GivenUp,
     pattern: Mutex<Pattern>,
     planned: Mutex<planned::Planned>,
     unsynced: Unsynced,
@@ -93,7 +91,6 @@ impl Layer {
             counters: Counters::default(),
             back_off: BackOff::default(),
             turns: Turns { demand, ahead: Semaphore::new(AHEAD_WINDOWS) },
-            given_up: given_up::GivenUp::default(),
             pattern: Mutex::default(),
             planned: Mutex::default(),
             unsynced: Unsynced::default(),

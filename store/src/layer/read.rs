@@ -53,8 +53,7 @@ impl Layer {
     }
 
     /// The bytes of a file from `offset` on, `len` of them or up to the end of the file, once they are here and
-    /// verified. Ends within [`read_timeout`](crate::StoreConfig::read_timeout), and at once just after another read of the
-    /// same bytes did.
+    /// verified. Ends within [`read_timeout`](crate::StoreConfig::read_timeout).
     pub async fn read(self: &Arc<Self>, node: NodeId, offset: u64, len: usize) -> Result<Bytes, ReadError> {
         let Some(extent) = self.extent(node, offset, len)? else { return Ok(Bytes::new()) };
         self.note(&extent);
@@ -64,17 +63,7 @@ impl Layer {
         }
         self.counters.misses.fetch_add(1, Relaxed);
         let limit = self.engine.config.read_timeout;
-        let read = if self.given_up.has_any(&self.missing(&extent)?) {
-            Err(ReadError::TimedOut(limit))
-        } else {
-            timeout(limit, self.fetch(&extent)).await.unwrap_or(Err(ReadError::TimedOut(limit))).inspect_err(
-                |error| {
-                    if let (ReadError::TimedOut(_), Ok(missing)) = (error, self.missing(&extent)) {
-                        self.given_up.add(&missing);
-                    }
-                },
-            )
-        };
+        let read = timeout(limit, self.fetch(&extent)).await.unwrap_or(Err(ReadError::TimedOut(limit)));
         read.inspect_err(|error| self.counters.failed(error))
     }
 
