@@ -7,8 +7,7 @@ mod record;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use nix::unistd::Uid;
+use anyhow::{Context, Result};
 use rand::{SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use testkit::requires;
 
@@ -41,12 +40,7 @@ struct Mounted {
 /// # Errors
 /// Something of the set-up is missing, or an operation failed.
 pub fn run(options: &Options, scratch: &Path) -> Result<()> {
-    if !Uid::effective().is_root() {
-        bail!("the benchmark mounts file systems: run it as root");
-    }
-    if let Some(why) = requires::fuse() {
-        bail!("the benchmark needs FUSE: {why}");
-    }
+    requires::ensure_mounts("the benchmark")?;
     eprintln!("building programs and the image");
     let programs = Programs::build()?;
     let origin = Origin::start(&programs)?;

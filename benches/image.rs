@@ -99,10 +99,7 @@ impl Image {
             Self::SixtyLayers => ("sixty-layers", sample_image::sixty_layers()),
             Self::Weights | Self::WeightsMmap => ("weights", sample_image::weights()),
         };
-        let dir = dir.with_context(|| format!("build the image {name}"))?;
-        let plain = Layout { dir, tag: sample_image::TAG.to_owned() };
-        let estargz = converted(programs, name, &plain, CHUNK)?;
-        let image = Prepared { name: name.to_owned(), plain, estargz };
+        let image = prepared(programs, name.to_owned(), dir)?;
         let variants =
             (1..=variants).map(|number| variant(programs, &image, number)).collect::<Result<_>>()?;
         Ok(Family { image, variants })
@@ -111,17 +108,18 @@ impl Image {
 
 /// The image of the data path's benchmark.
 pub(crate) fn data_path(programs: &Programs) -> Result<Prepared> {
-    let name = "data-path";
-    let dir = sample_image::data_path().with_context(|| format!("build the image {name}"))?;
-    let plain = Layout { dir, tag: sample_image::TAG.to_owned() };
-    let estargz = converted(programs, name, &plain, CHUNK)?;
-    Ok(Prepared { name: name.to_owned(), plain, estargz })
+    prepared(programs, "data-path".to_owned(), sample_image::data_path())
 }
 
 /// The image of the memory's benchmark: so many layers with so many small files each.
 pub(crate) fn many_files(programs: &Programs, layers: usize, files: usize) -> Result<Prepared> {
     let name = format!("many-files-{layers}x{files}");
-    let dir = sample_image::many_files(layers, files).with_context(|| format!("build the image {name}"))?;
+    prepared(programs, name, sample_image::many_files(layers, files))
+}
+
+/// The sample image in `built`, converted.
+fn prepared(programs: &Programs, name: String, built: Result<PathBuf>) -> Result<Prepared> {
+    let dir = built.with_context(|| format!("build the image {name}"))?;
     let plain = Layout { dir, tag: sample_image::TAG.to_owned() };
     let estargz = converted(programs, &name, &plain, CHUNK)?;
     Ok(Prepared { name, plain, estargz })

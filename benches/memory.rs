@@ -14,7 +14,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use nix::unistd::Uid;
 use testkit::{requires, sample_image::many_files};
 use walkdir::WalkDir;
 
@@ -52,12 +51,7 @@ struct Shape {
 /// # Errors
 /// Something of the set-up is missing, an operation failed, or the promise is not kept in a run that is no smoke run.
 pub fn run(options: &Options, scratch: &Path) -> Result<()> {
-    if !Uid::effective().is_root() {
-        bail!("the benchmark mounts file systems: run it as root");
-    }
-    if let Some(why) = requires::fuse() {
-        bail!("the benchmark needs FUSE: {why}");
-    }
+    requires::ensure_mounts("the benchmark")?;
     eprintln!("building programs and the image");
     let programs = Programs::build()?;
     let origin = Origin::start(&programs)?;

@@ -15,7 +15,6 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use nix::unistd::Uid;
 use testkit::requires;
 
 pub use self::options::Options;
@@ -41,12 +40,7 @@ use crate::{
 /// # Errors
 /// Something of the set-up is missing, or a contender failed: what could be measured is recorded all the same.
 pub fn run(options: &Options, scratch: &Path) -> Result<()> {
-    if !Uid::effective().is_root() {
-        bail!("the benchmark mounts file systems: run it as root");
-    }
-    if let Some(why) = requires::fuse() {
-        bail!("the benchmark needs FUSE: {why}");
-    }
+    requires::ensure_mounts("the benchmark")?;
     eprintln!("building programs and images");
     let programs = Programs::build()?;
     let mut plan = Plan::new(options);

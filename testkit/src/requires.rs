@@ -1,10 +1,11 @@
-//! What a test needs of the machine: each function gives the reason why a test must be skipped, or `None`.
+//! What a test needs of the machine: what a test must be skipped for, and what a program cannot do without.
 
 use std::{path::Path, process::Command};
 
+use anyhow::{Result, bail};
 use nix::unistd::Uid;
 
-/// Root, for mounts and owners.
+/// Root, for mounts and owners. Like the others it gives the reason why a test must be skipped, or `None`.
 pub fn root() -> Option<String> {
     (!Uid::effective().is_root()).then(|| "needs root".to_owned())
 }
@@ -12,6 +13,20 @@ pub fn root() -> Option<String> {
 /// Root and `/dev/fuse`.
 pub fn fuse() -> Option<String> {
     root().or_else(|| (!Path::new("/dev/fuse").exists()).then(|| "needs /dev/fuse".to_owned()))
+}
+
+/// Says what is missing to mount file systems; `what`, which does so, begins the message.
+///
+/// # Errors
+/// This is not root, or there is no FUSE.
+pub fn ensure_mounts(what: &str) -> Result<()> {
+    if root().is_some() {
+        bail!("{what} mounts file systems: run it as root");
+    }
+    match fuse() {
+        Some(why) => bail!("{what} needs FUSE: {why}"),
+        None => Ok(()),
+    }
 }
 
 /// A Go toolchain.

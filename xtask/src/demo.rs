@@ -13,7 +13,6 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Args;
-use nix::unistd::Uid;
 use testkit::{peers::go_tools, requires};
 
 use crate::{setup, shell, supervise};
@@ -66,12 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 }
 
 fn measure(options: &Options, scratch: &Path) -> Result<()> {
-    if !Uid::effective().is_root() {
-        anyhow::bail!("the demo mounts file systems: run it as root");
-    }
-    if let Some(why) = requires::fuse() {
-        anyhow::bail!("the demo needs FUSE: {why}");
-    }
+    requires::ensure_mounts("the demo")?;
     setup::packages()?;
     shell::stage("peers: containerd, runc (pinned Go tools, built once)");
     for tool in go_tools::CONTAINERD_TOOLS {

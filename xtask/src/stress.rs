@@ -7,9 +7,8 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
-use nix::unistd::Uid;
 use testkit::{peers::go_tools, requires};
 
 use crate::{setup, shell, supervise};
@@ -36,12 +35,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let Some(scratch) = scratch else { return supervise::supervise("starling-stress-") };
-    if !Uid::effective().is_root() {
-        bail!("stress mounts file systems: run it as root");
-    }
-    if let Some(why) = requires::fuse() {
-        bail!("stress needs FUSE: {why}");
-    }
+    requires::ensure_mounts("stress")?;
     setup::packages()?;
     for tool in go_tools::CONTAINERD_TOOLS {
         go_tools::ensure(tool)?;

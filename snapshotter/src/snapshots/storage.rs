@@ -2,14 +2,13 @@
 
 use std::{
     collections::BTreeSet,
-    fs::File,
     io,
     ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
 use crate::{
-    directories::Directories,
+    directories::{self, Directories},
     error::SnapshotError,
     filters::Filters,
     lazy::{Labels, RemoteLayer},
@@ -62,8 +61,8 @@ impl Storage {
         let metadata = Metadata::open(&root.join("metadata.redb"), highest)?;
         // What is told from now on depends on the names of both, and of the directory that they are in.
         for directory in [Some(root), root.parent()].into_iter().flatten() {
-            let synced = File::open(directory).and_then(|directory| directory.sync_all());
-            synced.map_err(|source| OpenError::Directory { path: directory.to_owned(), source })?;
+            directories::sync(directory)
+                .map_err(|source| OpenError::Directory { path: directory.to_owned(), source })?;
         }
         Ok(Self { root: root.to_owned(), metadata, directories })
     }

@@ -11,7 +11,7 @@ use anyhow::Result;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use super::{
-    parts::{build_once, debian_tar},
+    parts::{build_once, debian_tar, header},
     python::config,
     weights::Weights,
 };
@@ -66,11 +66,4 @@ fn write_small(path: &Path) -> Result<()> {
         }
     }
     Ok(tar.into_inner()?.flush()?)
-}
-
-fn header(size: usize) -> tar::Header {
-    let mut header = tar::Header::new_ustar();
-    header.set_size(size as u64);
-    header.set_mode(0o644);
-    header
 }

@@ -10,7 +10,10 @@ use std::{
 use anyhow::Result;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
-use super::{parts::build_once, weights::Weights};
+use super::{
+    parts::{build_once, header},
+    weights::Weights,
+};
 use crate::oci_layout::ImageConfig;
 
 /// Files of one directory.
@@ -58,11 +61,4 @@ fn write_tar(path: &Path, layer: usize, files: usize) -> Result<()> {
     }
     tar.append_data(&mut header(LARGE_SIZE), large(layer), Weights::new(LARGE_SIZE))?;
     Ok(tar.into_inner()?.flush()?)
-}
-
-fn header(size: usize) -> tar::Header {
-    let mut header = tar::Header::new_ustar();
-    header.set_size(size as u64);
-    header.set_mode(0o644);
-    header
 }

@@ -200,3 +200,11 @@ pub(super) fn run(command: &mut Command) -> Result<()> {
     }
     Ok(())
 }
+
+/// Of a file of `size` bytes in a layer.
+pub(super) fn header(size: usize) -> tar::Header {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(size as u64);
+    header.set_mode(0o644);
+    header
+}
