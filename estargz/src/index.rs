@@ -19,8 +19,8 @@ use zerocopy::{
 };
 
 use self::layout::{
-    ChunkRecord, EntryRecord, HAS_POSIX_ACL, HeaderRecord, MAGIC, NodeRecord, Record, VERSION, XattrRecord,
-    checksum,
+    ChunkRecord, EntryRecord, HAS_POSIX_ACL, HeaderRecord, MAGIC, NO_OPAQUE, NO_XATTRS, NodeRecord, Record,
+    VERSION, XattrRecord, checksum,
 };
 pub use self::{
     chunks::{Chunk, ChunkId, Chunks, FileLayout},
@@ -190,6 +190,16 @@ impl<B: AsRef<[u8]>> Index<B> {
     /// prefetch landmark. None when the layer has no such landmark.
     pub fn prefetch_end(&self) -> Option<u64> {
         Some(self.header.prefetch_end.get()).filter(|&end| end != 0)
+    }
+
+    /// Whether it is certain that no node has an extended attribute.
+    pub fn has_no_xattrs(&self) -> bool {
+        self.header.flags.get() & NO_XATTRS != 0
+    }
+
+    /// Whether it is certain that no directory is opaque.
+    pub fn has_no_opaque(&self) -> bool {
+        self.header.flags.get() & NO_OPAQUE != 0
     }
 
     /// Whether any node has a POSIX ACL (`system.posix_acl_access`, `system.posix_acl_default`).

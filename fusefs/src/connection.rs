@@ -27,8 +27,10 @@ pub use self::{
 };
 use crate::{
     Counters, LayerTree, MountOptions, Slot,
+    chain::{Chain, MAX_LAYERS},
     counters::LiveCounters,
     server::{Server, Shared},
+    shown::Shown,
     table::LayerTable,
 };
 
@@ -82,6 +84,12 @@ impl Connection {
         let opened = Self::open(mountpoint, Vec::new(), options, runtime)?;
         opened.connection.serve()?;
         Ok(opened.connection)
+    }
+
+    /// Whether it is this predecessor's connection that is mounted at `mountpoint`.
+    pub fn is_mounted_at(mountpoint: &Path, predecessor: &Predecessor) -> bool {
+        let mounted = place::locate(mountpoint).and_then(|path| place::device_at(&path));
+        mounted.is_ok_and(|device| device == Some(predecessor.state.device))
     }
 
     /// Takes over the connection that is mounted at `mountpoint` if it is one of `predecessors`, and mounts a new one
@@ -191,10 +199,27 @@ impl Connection {
 
     /// Shows a layer at [`Self::layer_path`]. Visible at once, whoever looked before.
     pub fn attach<L: LayerTree>(&self, slot: Slot, layer: Arc<L>) -> Result<(), AttachError> {
-        if self.shared.layers.attach(slot, layer) { Ok(()) } else { Err(AttachError::SlotUsed(slot)) }
+        self.show(slot, Shown::Layer(layer))
     }
 
-    /// Takes a layer away; false if there was none. Its directory is gone at once; what is still open in it gives
+    /// Shows a chain of layers, the uppermost first, as one tree at [`Self::layer_path`]: merged as an overlay of them
+    /// would be that has nothing below. Each layer is named with its slot, where it must be attached as long as the chain
+    /// is.
+    pub fn attach_chain<L: LayerTree>(
+        &self,
+        slot: Slot,
+        layers: impl IntoIterator<Item = (Slot, Arc<L>)>,
+    ) -> Result<(), AttachError> {
+        let layers = layers.into_iter().map(|(slot, layer)| (slot, layer as Arc<dyn LayerTree>));
+        let chain = Chain::new(layers.collect()).ok_or(AttachError::ChainLength { most: MAX_LAYERS })?;
+        self.show(slot, Shown::Chain(Arc::new(chain)))
+    }
+
+    fn show(&self, slot: Slot, shown: Shown) -> Result<(), AttachError> {
+        if self.shared.layers.attach(slot, shown) { Ok(()) } else { Err(AttachError::SlotUsed(slot)) }
+    }
+
+    /// Takes a layer or a chain away; false if there was none. Its directory is gone at once; what is still open in it gives
     /// ESTALE for what the kernel does not have. The kernel's memory of it is freed soon after.
     pub fn detach(&self, slot: Slot) -> bool {
         let detached = self.shared.layers.detach(slot).is_some();
@@ -204,12 +229,12 @@ impl Connection {
         detached
     }
 
-    /// Whether a layer is in the slot.
+    /// Whether a layer or a chain is in the slot.
     pub fn is_attached(&self, slot: Slot) -> bool {
-        self.shared.layers.now().layer(slot).is_some()
+        self.shared.layers.now().shown(slot).is_ok()
     }
 
-    /// Where the layer in a slot is, to be named in `lowerdir=`. Never touch it from this process: a thread that does
+    /// Where the layer or the chain in a slot is, to be named in `lowerdir=`. Never touch it from this process: a thread that does
     /// waits for the others.
     pub fn layer_path(&self, slot: Slot) -> PathBuf {
         self.mountpoint.join(slot.to_string())

@@ -1,6 +1,7 @@
 //! Counters of what the kernel asked and how it was answered.
 
 use std::{
+    ops::Add,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
@@ -30,6 +31,14 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: u64,)*
             /// Reads that had to wait for bytes to be fetched.
             pub stalls: Stalls,
+        }
+
+        impl Add for Counters {
+            type Output = Self;
+
+            fn add(self, other: Self) -> Self {
+                Self { $($name: self.$name + other.$name,)* stalls: self.stalls + other.stalls }
+            }
         }
 
         /// The counters, being counted.
@@ -99,6 +108,23 @@ pub struct Stalls {
     pub longest: Duration,
     /// How many ended within each of [`STALL_BOUNDS`] (and not within the bound before it), and how many after all.
     pub buckets: [u64; STALL_BOUNDS.len() + 1],
+}
+
+// === impl Stalls ===
+
+impl Add for Stalls {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        let mut buckets = self.buckets;
+        buckets.iter_mut().zip(other.buckets).for_each(|(sum, more)| *sum += more);
+        Self {
+            waiting: self.waiting + other.waiting,
+            total: self.total + other.total,
+            longest: self.longest.max(other.longest),
+            buckets,
+        }
+    }
 }
 
 /// One more.

@@ -1,7 +1,7 @@
 //! The kernel side: the FUSE connection, inodes and replies.
 //!
 //! One [`Connection`] serves all layers of the daemon. Its root holds one directory a layer, named by the layer's
-//! [`Slot`]; below such a directory everything is immutable and the kernel may keep it for ever, while the root itself
+//! [`Slot`], and one for each chain of layers that is shown merged; below such a directory everything is immutable and the kernel may keep it for ever, while the root itself
 //! is never cached. Inode numbers are a pure function of slot and node, nothing depends on how often the kernel looked
 //! something up, and no FUSE thread waits for the network, so that a successor of the daemon can take the connection
 //! over and one hanging layer slows no other.
@@ -11,16 +11,19 @@
 
 #![deny(unsafe_code)]
 
+mod chain;
 mod connection;
 mod counters;
 mod failure;
 mod ino;
 mod options;
 mod server;
+mod shown;
 mod slot;
 mod table;
 mod tree;
 
+pub use chain::MAX_LAYERS as MAX_CHAIN;
 pub use connection::{
     AttachError, Connection, ConnectionState, InitParameters, MountError, Opened, ParseStateError,
     Predecessor, UnmountError,

@@ -5,6 +5,8 @@ use std::{ffi::OsStr, time::Duration};
 /// Settings of a [`crate::Connection`].
 #[derive(Debug, Clone)]
 pub struct MountOptions {
+    /// Whether layers have extended attributes and opaque directories. If not, the kernel is told so once, and never asks.
+    pub attributes: bool,
     /// Under which name opaque directories are marked for overlayfs.
     pub opaque: OpaqueForm,
     /// Read-ahead of the kernel, in KiB. It is written to sysfs after mounting, for the kernel offers no more than
@@ -31,6 +33,7 @@ pub enum OpaqueForm {
 impl Default for MountOptions {
     fn default() -> Self {
         Self {
+            attributes: true,
             opaque: OpaqueForm::Trusted,
             read_ahead_kb: 1024,
             threads: 4,

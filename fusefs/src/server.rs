@@ -36,6 +36,7 @@ use crate::{
     Failure, MountOptions, Totals,
     counters::{LiveCounters, count},
     ino::Inode,
+    shown::Shown,
     table::LayerTable,
 };
 
@@ -99,24 +100,16 @@ impl Server {
     fn attributes(&self, inode: Inode) -> Result<FileAttr, Failure> {
         let layers = self.shared.layers.now();
         let Inode::Layer(slot, node) = inode else { return Ok(attr::of_root(&layers)) };
-        let layer = layers.layer(slot).ok_or(Failure::Stale)?;
-        Ok(attr::of_node(inode, &layer.attributes(node)?))
+        Ok(attr::of_node(inode, &layers.shown(slot)?.attributes(node)?))
     }
 
-    /// Size of the layer, or of all layers.
+    /// Size of what is in the slot, or of all layers.
     fn totals(&self, inode: Inode) -> Result<Totals, Failure> {
         let layers = self.shared.layers.now();
         if let Inode::Layer(slot, _) = inode {
-            return layers.layer(slot).map(|layer| layer.totals()).ok_or(Failure::Stale);
+            return layers.shown(slot).map(Shown::totals);
         }
-        let sum = layers.after(None).fold(Totals::default(), |sum, (_, layer)| {
-            let more = layer.totals();
-            Totals {
-                nodes: sum.nodes.saturating_add(more.nodes),
-                bytes: sum.bytes.saturating_add(more.bytes),
-            }
-        });
-        Ok(sum)
+        Ok(layers.layers().map(|layer| layer.totals()).fold(Totals::default(), Totals::plus))
     }
 
     fn refuse(&self) -> Errno {
@@ -192,7 +185,7 @@ impl fuser::Filesystem for Server {
         let layers = self.shared.layers.now();
         let target = inode(ino).and_then(|inode| match inode {
             Inode::Root => Err(Failure::Stale),
-            Inode::Layer(slot, node) => layers.layer(slot).ok_or(Failure::Stale)?.link_target(node),
+            Inode::Layer(slot, node) => layers.layer(slot)?.link_target(node),
         });
         match target {
             Ok(target) => reply.data(&present(target)),
@@ -272,6 +265,9 @@ impl fuser::Filesystem for Server {
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         count(&self.shared.counters.getxattrs);
+        if !self.shared.options.attributes {
+            return reply.error(self.leave_to_kernel());
+        }
         let mut reply = Some(reply);
         let answered = inode(ino).and_then(|inode| {
             self.xattr(inode, name, |value| {

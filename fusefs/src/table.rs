@@ -1,4 +1,4 @@
-//! Which layer is in which slot.
+//! What is in which slot: layers, and chains of them.
 //!
 //! Requests read the table without a lock. A change publishes a new table, so that a request sees the one before or
 //! the one after it. A slot serves one layer in the life of a connection: the kernel keeps the old layer's names and
@@ -13,7 +13,7 @@ use std::{
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use crate::{LayerTree, Slot};
+use crate::{Failure, LayerTree, Slot, shown::Shown};
 
 /// The layers of a connection.
 pub(crate) struct LayerTable {
@@ -22,10 +22,10 @@ pub(crate) struct LayerTable {
     used: Mutex<BTreeSet<Slot>>,
 }
 
-/// The layers at one moment.
+/// What is attached at one moment.
 #[derive(Clone)]
 pub(crate) struct Attached {
-    layers: BTreeMap<Slot, Arc<dyn LayerTree>>,
+    slots: BTreeMap<Slot, Shown>,
     changed: SystemTime,
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct Attached {
 
 impl LayerTable {
     pub(crate) fn new() -> Self {
-        let none = Attached { layers: BTreeMap::new(), changed: SystemTime::now() };
+        let none = Attached { slots: BTreeMap::new(), changed: SystemTime::now() };
         Self { current: ArcSwap::from_pointee(none), used: Mutex::new(BTreeSet::new()) }
     }
 
@@ -42,25 +42,25 @@ impl LayerTable {
         self.current.load()
     }
 
-    /// Puts a layer into a slot; false if the slot was ever used.
-    pub(crate) fn attach(&self, slot: Slot, layer: Arc<dyn LayerTree>) -> bool {
+    /// Puts something into a slot; false if the slot was ever used.
+    pub(crate) fn attach(&self, slot: Slot, shown: Shown) -> bool {
         let mut used = self.used.lock();
         if !used.insert(slot) {
             return false;
         }
         let mut next = self.successor();
-        next.layers.insert(slot, layer);
+        next.slots.insert(slot, shown);
         self.current.store(Arc::new(next));
         true
     }
 
-    /// Takes the layer out of a slot.
-    pub(crate) fn detach(&self, slot: Slot) -> Option<Arc<dyn LayerTree>> {
+    /// Empties a slot.
+    pub(crate) fn detach(&self, slot: Slot) -> Option<Shown> {
         let _used = self.used.lock();
         let mut next = self.successor();
-        let layer = next.layers.remove(&slot)?;
+        let shown = next.slots.remove(&slot)?;
         self.current.store(Arc::new(next));
-        Some(layer)
+        Some(shown)
     }
 
     /// A copy to change. Its time is later than that of every table before, whatever the clock says: the kernel takes
@@ -75,20 +75,30 @@ impl LayerTable {
 // === impl Attached ===
 
 impl Attached {
-    /// The layer in a slot.
-    pub(crate) fn layer(&self, slot: Slot) -> Option<&Arc<dyn LayerTree>> {
-        self.layers.get(&slot)
+    /// What is in a slot.
+    pub(crate) fn shown(&self, slot: Slot) -> Result<&Shown, Failure> {
+        self.slots.get(&slot).ok_or(Failure::Stale)
     }
 
-    /// The layers in slots after `slot`, in the order of their slots.
-    pub(crate) fn after(&self, slot: Option<Slot>) -> impl Iterator<Item = (Slot, &Arc<dyn LayerTree>)> {
+    /// The layer in a slot.
+    pub(crate) fn layer(&self, slot: Slot) -> Result<&Arc<dyn LayerTree>, Failure> {
+        self.shown(slot)?.layer()
+    }
+
+    /// All layers, each once: those that chains are made of are in slots of their own.
+    pub(crate) fn layers(&self) -> impl Iterator<Item = &Arc<dyn LayerTree>> {
+        self.slots.values().filter_map(|shown| shown.layer().ok())
+    }
+
+    /// The slots after `slot` that are in use.
+    pub(crate) fn after(&self, slot: Option<Slot>) -> impl Iterator<Item = Slot> {
         use std::ops::Bound::{Excluded, Unbounded};
         let start = slot.map_or(Unbounded, Excluded);
-        self.layers.range((start, Unbounded)).map(|(&slot, layer)| (slot, layer))
+        self.slots.range((start, Unbounded)).map(|(&slot, _)| slot)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.layers.len()
+        self.slots.len()
     }
 
     /// When the table last changed.

@@ -23,14 +23,20 @@ pub trait LayerTree: Send + Sync + 'static {
     /// The node with this name in a directory.
     fn lookup(&self, dir: NodeId, name: &[u8]) -> Result<Option<NodeId>, Failure>;
 
-    /// Shows the entries of a directory in a fixed order, without `.` and `..`, until `visit` breaks off. `from` is 0
-    /// or the position of the last entry that was seen.
+    /// Shows the entries of a directory in the order of their names (as bytes), without `.` and `..`, until `visit`
+    /// breaks off. `from` is 0 or the position of the last entry that was seen.
     fn list(
         &self,
         dir: NodeId,
         from: u64,
         visit: &mut dyn FnMut(Listed<'_>) -> ControlFlow<()>,
     ) -> Result<(), Failure>;
+
+    /// Where [`Self::list`] has to begin to show the names after `name`, which need not be there.
+    fn position_after(&self, dir: NodeId, name: &[u8]) -> Result<u64, Failure>;
+
+    /// The path of a node's first name, without a leading slash; empty for the root.
+    fn path(&self, node: NodeId) -> Result<Vec<u8>, Failure>;
 
     /// Target of a symbolic link.
     fn link_target(&self, link: NodeId) -> Result<&[u8], Failure>;
@@ -130,4 +136,13 @@ pub struct Totals {
     pub nodes: u64,
     /// Sum of the sizes of all files.
     pub bytes: u64,
+}
+
+// === impl Totals ===
+
+impl Totals {
+    /// The size of two layers.
+    pub(crate) fn plus(self, more: Self) -> Self {
+        Self { nodes: self.nodes.saturating_add(more.nodes), bytes: self.bytes.saturating_add(more.bytes) }
+    }
 }

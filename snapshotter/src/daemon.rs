@@ -10,7 +10,7 @@ mod settings;
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
-use fusefs::{Connection, OpaqueForm};
+use fusefs::OpaqueForm;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use registry::RegistryClient;
 use sd_notify::NotifyState;
@@ -24,6 +24,7 @@ use tokio::{
 use crate::{
     admin::{self, MemoryStatus, Reporter, Status},
     config::{Config, Loaded, Warning},
+    connections::Connections,
     error::SnapshotError,
     fd_store::Inherited,
     flags::Flags,
@@ -46,7 +47,7 @@ pub struct Daemon {
     snapshots: Arc<Snapshots>,
     remote: Arc<RemoteLayers>,
     store: Arc<Store>,
-    connection: Arc<Connection>,
+    connections: Arc<Connections>,
     metrics: Metrics,
     sockets: Sockets,
     process: Process,
@@ -134,29 +135,27 @@ impl Daemon {
         raise_descriptor_limit();
         let lock = RootLock::take(&flags.root)?;
         let storage = Storage::open(&flags.root.join("snapshotter"))?;
-        let remote_snapshots = storage.remote_snapshots()?;
+        let (remote_snapshots, chains) = (storage.remote_snapshots()?, storage.chains()?);
         let store = Store::open(settings::store(&config, &flags))?;
         let registry = RegistryClient::new(settings::registry(&config))?;
         let userxattr = OverlayOptions::detect(storage.root()).userxattr;
         let opaque = if userxattr { OpaqueForm::User } else { OpaqueForm::Trusted };
-        let connection = Arc::new(handover::connect(
-            &remote::mountpoint(&flags.root),
-            inherited,
-            settings::mount(&config, opaque),
-        )?);
+        let connections =
+            Arc::new(handover::connect(&flags.root, inherited, &settings::mount(&config, opaque))?);
         let metrics = Metrics::default();
         let parts = remote::Parts {
             root: flags.root.clone(),
             store: Arc::clone(&store),
             registry,
-            connection: Arc::clone(&connection),
+            connections: Arc::clone(&connections),
             metrics: metrics.clone(),
             snapshots: remote_snapshots,
+            chains,
         };
         let remote = RemoteLayers::start(parts, &config).map_err(StartError::State)?;
-        connection.serve()?;
+        connections.serve()?;
         metrics.add_source(Arc::clone(&remote));
-        metrics.add_source(Arc::clone(&connection));
+        metrics.add_source(Arc::clone(&connections));
         metrics.add_source(Arc::new(process));
         let prepare_timeout = config.prepare.deadline_sec.duration();
         let layers: Arc<dyn crate::lazy::LazyLayers> = remote.clone();
@@ -167,7 +166,7 @@ impl Daemon {
             snapshots,
             remote,
             store,
-            connection,
+            connections,
             metrics,
             sockets,
             process,
@@ -221,7 +220,7 @@ impl Daemon {
         let store = self.store;
         // Nothing is left to do about a flush that failed: what it held is fetched again.
         let _ = tokio::task::spawn_blocking(move || store.flush()).await;
-        handover::leave(&self.connection);
+        handover::leave(&self.connections);
         ended
     }
 

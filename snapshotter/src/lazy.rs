@@ -8,7 +8,7 @@
 //!   just prepared is never missing from `in_use`;
 //! - a `prepare` that runs into the total deadline is dropped; work that it spawned may go on, and is the
 //!   implementer's to guard against `cleanup`;
-//! - `lower_dir`, `starting`, `root_owner` and `usage` are called on blocking threads, never with a lock or transaction held.
+//! - `lower_dir`, `chain_slot`, `chain_dir`, `starting`, `root_owner` and `usage` are called on blocking threads, never with a lock or transaction held.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -44,6 +44,24 @@ pub struct RemoteLayer {
     pub key: LayerKey,
     /// The layer's directory below the FUSE mount point.
     pub slot: Slot,
+}
+
+/// What a snapshot's user takes as the answer that a file does not have an extended attribute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absence {
+    /// `ENODATA` and nothing else.
+    NoData,
+    /// `EOPNOTSUPP` as well, which spares every question but the first.
+    Unsupported,
+}
+
+/// Layers that lie on one another, with nothing below them: shown as one tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// Where the tree is below the FUSE mount point.
+    pub slot: Slot,
+    /// The layers, the uppermost first.
+    pub layers: Vec<RemoteLayer>,
 }
 
 /// Why a layer cannot be served lazily: the snapshot becomes an ordinary, writable one.
@@ -146,7 +164,24 @@ pub trait LazyLayers: Send + Sync + 'static {
     ///
     /// # Errors
     /// The layer is not attached and cannot be attached from local files.
-    fn lower_dir(&self, layer: &RemoteLayer) -> Result<PathBuf, Unavailable>;
+    fn lower_dir(&self, layer: &RemoteLayer, absence: Absence) -> Result<PathBuf, Unavailable>;
+
+    /// A slot for a chain of layers that is to be shown as one directory; none if its layers are to be named one by one.
+    /// Quick, no network.
+    fn chain_slot(&self) -> Option<Slot> {
+        None
+    }
+
+    /// The directory that shows the layers of `chain` as one tree. Quick, no network.
+    ///
+    /// # Errors
+    /// As `lower_dir`, for any of its layers.
+    fn chain_dir(&self, chain: &Chain, absence: Absence) -> Result<PathBuf, Unavailable>;
+
+    /// The slots of the chains that are shown.
+    fn chains(&self) -> BTreeSet<Slot> {
+        BTreeSet::new()
+    }
 
     /// Told that a container begins on these layers, the highest first; `labels` are those of the snapshot of the highest
     /// one. Quick, no network.
@@ -164,9 +199,9 @@ pub trait LazyLayers: Send + Sync + 'static {
     /// What the layer takes on disk now. Cheap: the CRI plugin asks for every snapshot every ten seconds.
     fn usage(&self, layer: &RemoteLayer) -> Usage;
 
-    /// Drops every layer that no snapshot refers to. Quick: what takes long is what it gives back, to be done where it may
-    /// block, when Prepares may go on.
-    async fn cleanup(&self, in_use: &BTreeSet<LayerKey>) -> Leftovers;
+    /// Drops the chains `gone` and every layer that no snapshot refers to. Quick: what takes long is what it gives back, to
+    /// be done where it may block, when Prepares may go on.
+    async fn cleanup(&self, gone: &BTreeSet<Slot>, in_use: &BTreeSet<LayerKey>) -> Leftovers;
 }
 
 // === impl FallBackReason ===

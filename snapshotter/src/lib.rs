@@ -8,6 +8,7 @@
 pub mod admin;
 mod closure;
 pub mod config;
+pub mod connections;
 pub mod daemon;
 pub mod directories;
 pub mod error;

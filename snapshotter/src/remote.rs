@@ -35,7 +35,7 @@ use std::{
 
 use async_trait::async_trait;
 use estargz::NodeId;
-use fusefs::Connection;
+use fusefs::Slot;
 use registry::{Reference, RegistryClient};
 use store::{Layer, LayerKey, PlanId, Store};
 use tokio::sync::RwLock;
@@ -56,9 +56,10 @@ use self::{
 use crate::{
     admin::OutcomeStatus,
     config::Config,
+    connections::Connections,
     lazy::{
-        FallBack, FallBackReason, Labels, LazyLayers, Leftovers, Owner, RemoteLayer, RemoteRequest,
-        Unavailable, Usage,
+        Absence, Chain, FallBack, FallBackReason, Labels, LazyLayers, Leftovers, Owner, RemoteLayer,
+        RemoteRequest, Unavailable, Usage,
     },
     metrics::{Metrics, Prepared},
 };
@@ -95,11 +96,13 @@ pub struct Parts {
     /// Where they come from.
     pub registry: Arc<RegistryClient>,
     /// Where they are shown.
-    pub connection: Arc<Connection>,
+    pub connections: Arc<Connections>,
     /// Where their Prepares are counted.
     pub metrics: Metrics,
     /// The layers of all snapshots, with their labels.
     pub snapshots: Vec<(RemoteLayer, Labels)>,
+    /// The chains of layers that are shown as one tree.
+    pub chains: Vec<Chain>,
 }
 
 /// What is fetched of a layer beyond what is read.
@@ -142,8 +145,9 @@ impl RemoteLayers {
             parallel,
             patience: sources::patience(config.store.read_timeout_sec.duration()),
         });
-        let slots = Slots::open(state.join("slots"), known())?;
-        let attached = Arc::new(Attached::new(parts.connection, slots));
+        let chains = parts.chains.iter().map(|chain| chain.slot);
+        let slots = Slots::open(state.join("slots"), known(), chains)?;
+        let attached = Arc::new(Attached::new(parts.connections, slots));
         let remote = Arc::new(Self {
             removal: Removal::new(Arc::clone(&opener), Arc::clone(&attached)),
             opener,
@@ -163,7 +167,7 @@ impl RemoteLayers {
             quota: Quota::new(&config.cache),
             preparing: RwLock::new(()),
         });
-        remote.restore(parts.snapshots);
+        remote.restore(parts.snapshots, parts.chains);
         tokio::spawn(sweep(Arc::downgrade(&remote), patience));
         tokio::spawn(quota::watch(Arc::downgrade(&remote)));
         Ok(remote)
@@ -216,8 +220,8 @@ impl RemoteLayers {
         }
     }
 
-    /// Where the layer is shown, as a part of the image of `plan`.
-    fn shown(&self, layer: &RemoteLayer, plan: PlanId) -> Result<PathBuf, Unavailable> {
+    /// Shows the layer, if it is not, as a part of the image of `plan`.
+    fn shown(&self, layer: &RemoteLayer, plan: PlanId) -> Result<(), Unavailable> {
         if !self.attached.is_shown(layer.slot) {
             let open = self.layer(layer)?;
             self.attached
@@ -225,7 +229,19 @@ impl RemoteLayers {
                 .map_err(|error| Unavailable { key: layer.key, reason: error.to_string() })?;
             self.fetch(&open, plan, None);
         }
-        Ok(self.attached.path(layer.slot))
+        Ok(())
+    }
+
+    /// Shows a chain as one tree.
+    fn show_chain(&self, chain: &Chain) -> Result<(), Unavailable> {
+        let [uppermost, ..] = chain.layers.as_slice() else { return Ok(()) };
+        let mut layers = Vec::new();
+        for layer in &chain.layers {
+            self.shown(layer, PlanId::default())?;
+            layers.push((layer.slot, self.layer(layer)?));
+        }
+        let shown = self.attached.show_chain(chain.slot, &layers);
+        shown.map_err(|error| Unavailable { key: uppermost.key, reason: error.to_string() })
     }
 
     /// The layer as it is, or from its files.
@@ -269,8 +285,28 @@ impl LazyLayers for RemoteLayers {
         }
     }
 
-    fn lower_dir(&self, layer: &RemoteLayer) -> Result<PathBuf, Unavailable> {
-        self.shown(layer, PlanId::default())
+    fn lower_dir(&self, layer: &RemoteLayer, absence: Absence) -> Result<PathBuf, Unavailable> {
+        self.shown(layer, PlanId::default())?;
+        Ok(self.attached.path(layer.slot, absence))
+    }
+
+    fn chain_slot(&self) -> Option<Slot> {
+        match self.attached.chain_slot() {
+            Ok(slot) => Some(slot),
+            Err(error) => {
+                tracing::warn!(%error, "cannot give out a slot: layers are shown one by one");
+                None
+            }
+        }
+    }
+
+    fn chain_dir(&self, chain: &Chain, absence: Absence) -> Result<PathBuf, Unavailable> {
+        self.show_chain(chain)?;
+        Ok(self.attached.path(chain.slot, absence))
+    }
+
+    fn chains(&self) -> BTreeSet<Slot> {
+        self.attached.chains()
     }
 
     fn starting(&self, layers: &[RemoteLayer], labels: &Labels) {
@@ -293,7 +329,8 @@ impl LazyLayers for RemoteLayers {
         Usage { size: self.opener.store.disk_bytes(&layer.key), inodes: FILES_OF_A_LAYER }
     }
 
-    async fn cleanup(&self, in_use: &BTreeSet<LayerKey>) -> Leftovers {
+    async fn cleanup(&self, gone: &BTreeSet<Slot>, in_use: &BTreeSet<LayerKey>) -> Leftovers {
+        self.attached.hide_chains(gone);
         let (removal, images, claims) =
             (Arc::clone(&self.removal), Arc::clone(&self.images), Arc::clone(&self.claims));
         let (opener, in_use) = (Arc::clone(&self.opener), in_use.clone());
@@ -382,4 +419,9 @@ fn no_toc_digest(wanted: &Wanted) -> FallBack {
 /// of an overlay, which are one page at most.
 pub fn mountpoint(root: &Path) -> PathBuf {
     root.join("snapshotter/l")
+}
+
+/// The directory of the mount with the layers that have no extended attributes.
+pub fn plain_mountpoint(root: &Path) -> PathBuf {
+    root.join("snapshotter/p")
 }

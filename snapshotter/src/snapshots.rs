@@ -4,6 +4,7 @@
 //! in a committed snapshot whose files a [`LazyLayers`] serves (`remote`). All calls but `prepare` and `cleanup` block,
 //! and none of those touches the network.
 
+mod chains;
 mod cleanup;
 mod remote;
 mod storage;
@@ -103,7 +104,7 @@ impl Snapshots {
         let mapped = idmap::root_of(key, labels)?;
         let directories = &self.storage.directories;
         loop {
-            let ground = self.ground(parent)?;
+            let ground = self.ground(key, parent)?;
             let created = self.storage.metadata.change(|change| {
                 // A parent of the same name may have taken the old one's place since.
                 if change.view().chain(parent)? != ground.chain {
@@ -153,7 +154,7 @@ impl Snapshots {
         }
         let chain = view.chain(record.parent.as_ref())?;
         drop(view);
-        Ok(self.mounts_of(&record, &self.lower(&chain)?))
+        Ok(self.mounts_of(&record, &self.lower(key, &chain)?))
     }
 
     /// Makes the active snapshot `key` the committed snapshot `name`, with exactly these labels.
@@ -233,25 +234,18 @@ impl Snapshots {
         disk_usage(&upper).map_err(SnapshotError::io("measure", upper))
     }
 
-    fn ground(&self, parent: Option<&Name>) -> Result<Ground, SnapshotError> {
+    fn ground(&self, key: &Name, parent: Option<&Name>) -> Result<Ground, SnapshotError> {
         let view = self.storage.metadata.view()?;
         view.parent(parent)?;
-        let chain = view.chain(parent)?;
         drop(view);
+        self.show_as_one(parent)?;
+        let chain = self.storage.metadata.view()?.chain(parent)?;
         let owner = match chain.first() {
             Some(Below { remote: Some(layer), .. }) => Some(self.lazy.root_owner(layer)?),
-            Some(Below { id, remote: None }) => Some(self.storage.directories.owner(*id)?),
+            Some(Below { id, remote: None, .. }) => Some(self.storage.directories.owner(*id)?),
             None => None,
         };
-        Ok(Ground { lower: self.lower(&chain)?, chain, owner })
-    }
-
-    fn lower(&self, chain: &[Below]) -> Result<Vec<PathBuf>, SnapshotError> {
-        let directory = |below: &Below| match &below.remote {
-            Some(layer) => Ok(self.lazy.lower_dir(layer)?),
-            None => Ok(self.storage.directories.upper(below.id)),
-        };
-        chain.iter().map(directory).collect()
+        Ok(Ground { lower: self.lower(key, &chain)?, chain, owner })
     }
 
     fn mounts_of(&self, record: &Record, lower: &[PathBuf]) -> Vec<Mount> {

@@ -30,7 +30,7 @@ fn the_unit_keeps_the_connection_and_starts_the_daemon_again_at_once() {
     let unit = read("systemd/starling.service");
     for line in [
         "NotifyAccess=main",
-        "FileDescriptorStoreMax=8",
+        "FileDescriptorStoreMax=16",
         "FileDescriptorStorePreserve=yes",
         "Restart=always",
         "RestartSec=20ms",

@@ -30,17 +30,18 @@ impl<B: AsRef<[u8]>> Index<B> {
     /// The node with this name in the directory `dir`.
     pub fn lookup(&self, dir: NodeId, name: &[u8]) -> Result<Option<NodeId>, IndexError> {
         let records = self.dir_records(dir)?;
-        let (mut low, mut high) = (0, records.len());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let Some(record) = records.get(middle) else { break };
-            match self.entry_name(record)?.cmp(name) {
-                Ordering::Less => low = middle + 1,
-                Ordering::Greater => high = middle,
-                Ordering::Equal => return entry_node(record).map(Some),
-            }
+        match self.search(records, name)? {
+            Ok(position) => records.get(position).map(entry_node).transpose(),
+            Err(_) => Ok(None),
         }
-        Ok(None)
+    }
+
+    /// What to give to [`Index::entries`] to get the entries whose names come after `name`, which need not be there.
+    pub fn position_after(&self, dir: NodeId, name: &[u8]) -> Result<u64, IndexError> {
+        Ok(match self.search(self.dir_records(dir)?, name)? {
+            Ok(position) => position as u64 + 1,
+            Err(position) => position as u64,
+        })
     }
 
     /// The entries of the directory `dir`, without `.` and `..`, sorted by name. `from` is 0 or the
@@ -67,6 +68,21 @@ impl<B: AsRef<[u8]>> Index<B> {
         }
         names.reverse();
         Ok(names.join(&b'/'))
+    }
+
+    /// Where `name` is, or where it would be.
+    fn search(&self, records: &[EntryRecord], name: &[u8]) -> Result<Result<usize, usize>, IndexError> {
+        let (mut low, mut high) = (0, records.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let Some(record) = records.get(middle) else { break };
+            match self.entry_name(record)?.cmp(name) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Greater => high = middle,
+                Ordering::Equal => return Ok(Ok(middle)),
+            }
+        }
+        Ok(Err(low))
     }
 
     fn dir_records(&self, dir: NodeId) -> Result<&[EntryRecord], IndexError> {

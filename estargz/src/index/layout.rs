@@ -17,6 +17,10 @@ pub(crate) const VERSION: u32 = 2;
 
 /// Header flag: some node has a POSIX ACL.
 pub(crate) const HAS_POSIX_ACL: u32 = 1;
+/// Header flag: no node has an extended attribute.
+pub(crate) const NO_XATTRS: u32 = 2;
+/// Header flag: no directory is opaque.
+pub(crate) const NO_OPAQUE: u32 = 4;
 /// Node flag: the directory hides what lower layers have under its name.
 pub(crate) const OPAQUE: u8 = 1;
 

@@ -22,8 +22,8 @@ use crate::{
     index::{
         Kind,
         layout::{
-            ChunkRecord, EntryRecord, HAS_POSIX_ACL, HeaderRecord, MAGIC, NodeRecord, Record, TableRecord,
-            VERSION, XattrRecord, checksum,
+            ChunkRecord, EntryRecord, HAS_POSIX_ACL, HeaderRecord, MAGIC, NO_OPAQUE, NO_XATTRS, NodeRecord,
+            OPAQUE, Record, TableRecord, VERSION, XattrRecord, checksum,
         },
     },
     limits,
@@ -51,6 +51,12 @@ pub(super) fn assemble(mut tree: Tree, blob: Blob) -> Result<Vec<u8>, TocError> 
     lay_out(&mut tree.nodes, &mut tree.contents.chunks, &shown, &mut totals)?;
 
     let xattrs = tree.xattrs.into_records();
+    let flags = [
+        (totals.has_posix_acl, HAS_POSIX_ACL),
+        (xattrs.is_empty(), NO_XATTRS),
+        (!totals.has_opaque, NO_OPAQUE),
+    ];
+    let flags = flags.iter().filter(|(set, _)| *set).fold(0, |flags, (_, flag)| flags | flag);
     let sources = Sources {
         nodes: tree.nodes,
         names,
@@ -67,7 +73,7 @@ pub(super) fn assemble(mut tree: Tree, blob: Blob) -> Result<Vec<u8>, TocError> 
         HeaderRecord {
             magic: MAGIC,
             version: U32::new(VERSION),
-            flags: U32::new(if totals.has_posix_acl { HAS_POSIX_ACL } else { 0 }),
+            flags: U32::new(flags),
             blob_size: U64::new(blob.size),
             toc_offset: U64::new(blob.toc_offset),
             toc_digest: *blob.toc_digest.as_bytes(),
@@ -85,6 +91,7 @@ struct Totals {
     pages: u64,
     file_bytes: u64,
     has_posix_acl: bool,
+    has_opaque: bool,
 }
 
 /// Which nodes can be reached from the root. Resolves the hard links on the way.
@@ -208,6 +215,7 @@ fn lay_out(
     const PAGES: u64 = limits::CONTENT_LEN / limits::CONTENT_ALIGN;
     for (node, _) in nodes.iter_mut().zip(shown).filter(|(_, shown)| **shown) {
         totals.has_posix_acl |= node.flags & POSIX_ACL != 0;
+        totals.has_opaque |= node.flags & OPAQUE != 0;
         node.flags &= !(POSIX_ACL | WHITEOUT);
         node.content_page = U32::new(totals.pages as u32);
         if node.kind != Kind::Reg as u8 {

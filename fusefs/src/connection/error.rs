@@ -68,6 +68,12 @@ pub enum AttachError {
     /// The slot serves a layer, or did: the kernel still holds that layer's names and pages under its inode numbers.
     #[error("slot {0} was used before in this connection: attach the layer to a new one")]
     SlotUsed(Slot),
+    /// A chain has no layers, or more than inode numbers tell apart.
+    #[error("a chain has 1 to {most} layers: show these layers one by one")]
+    ChainLength {
+        /// The largest number.
+        most: usize,
+    },
 }
 
 /// A connection was not unmounted; it is served as before.

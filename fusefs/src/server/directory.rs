@@ -47,7 +47,7 @@ impl Server {
             return Ok(Found::Slot(attr::of_root(&self.shared.layers.now())));
         }
         let slot = slot_named(name).ok_or(Failure::NoSuchName)?;
-        if self.shared.layers.now().layer(slot).is_none() {
+        if self.shared.layers.now().shown(slot).is_err() {
             return Err(Failure::NoSuchName);
         }
         Ok(Found::Slot(self.attributes(Inode::Layer(slot, NodeId::ROOT))?))
@@ -57,15 +57,15 @@ impl Server {
     /// paths by itself.
     fn find_node(&self, slot: Slot, dir: NodeId, name: &OsStr) -> Result<Found, Failure> {
         let layers = self.shared.layers.now();
-        let layer = layers.layer(slot).ok_or(Failure::Stale)?;
-        let node = match name.as_bytes() {
-            b"." => Some(dir),
+        let shown = layers.shown(slot)?;
+        let inode = match name.as_bytes() {
+            b"." => Some(Inode::Layer(slot, dir)),
             b".." if dir == NodeId::ROOT => return Ok(Found::Slot(attr::of_root(&layers))),
-            b".." => Some(layer.attributes(dir)?.parent),
-            name => layer.lookup(dir, name)?,
+            b".." => Some(Inode::Layer(slot, shown.parent(dir)?)),
+            name => shown.lookup(slot, dir, name)?,
         };
-        let Some(node) = node else { return Ok(Found::Nothing) };
-        Ok(Found::Node(attr::of_node(Inode::Layer(slot, node), &layer.attributes(node)?)))
+        let Some(inode) = inode else { return Ok(Found::Nothing) };
+        Ok(Found::Node(self.attributes(inode)?))
     }
 
     /// Shows the entries of a directory after the one with `cookie`, until `add` breaks off.
@@ -80,8 +80,7 @@ impl Server {
             Inode::Layer(_, NodeId::ROOT) => Inode::Root,
             Inode::Layer(slot, node) => {
                 let layers = self.shared.layers.now();
-                let layer = layers.layer(slot).ok_or(Failure::Stale)?;
-                Inode::Layer(slot, layer.attributes(node)?.parent)
+                Inode::Layer(slot, layers.shown(slot)?.parent(node)?)
             }
         };
         for (inode, name, at) in [(dir, ".", DOT), (parent, "..", DOT_DOT)] {
@@ -102,7 +101,7 @@ impl Server {
 
     fn list_slots(&self, seen: u64, add: &mut dyn FnMut(Line<'_>) -> ControlFlow<()>) {
         let Ok(seen) = u32::try_from(seen) else { return };
-        for (slot, _) in self.shared.layers.now().after(Slot::new(seen)) {
+        for slot in self.shared.layers.now().after(Slot::new(seen)) {
             let name = slot.to_string();
             let line = Line {
                 inode: Inode::Layer(slot, NodeId::ROOT),
@@ -124,10 +123,9 @@ impl Server {
         add: &mut dyn FnMut(Line<'_>) -> ControlFlow<()>,
     ) -> Result<(), Failure> {
         let layers = self.shared.layers.now();
-        let layer = layers.layer(slot).ok_or(Failure::Stale)?;
-        layer.list(dir, seen, &mut |entry| {
+        layers.shown(slot)?.list(slot, dir, seen, &mut |entry| {
             add(Line {
-                inode: Inode::Layer(slot, entry.node),
+                inode: entry.inode,
                 kind: entry.kind,
                 name: OsStr::from_bytes(entry.name),
                 cookie: DOT_DOT + entry.position,

@@ -67,7 +67,7 @@ impl Server {
     fn piece(&self, inode: Inode, offset: u64, size: u32) -> Result<Piece, Failure> {
         let Inode::Layer(slot, file) = inode else { return Err(Failure::Stale) };
         let layers = self.shared.layers.now();
-        let layer = layers.layer(slot).ok_or(Failure::Stale)?;
+        let layer = layers.layer(slot)?;
         let rest = layer.attributes(file)?.size.saturating_sub(offset);
         let len = rest.min(size.into()) as usize;
         Ok(Piece { layer: layer.clone(), slot, file, offset, len })

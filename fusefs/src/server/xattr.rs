@@ -22,11 +22,15 @@ impl Server {
     ) -> Result<T, Failure> {
         let Inode::Layer(slot, node) = inode else { return Err(Failure::NoSuchAttribute) };
         let layers = self.shared.layers.now();
-        let layer = layers.layer(slot).ok_or(Failure::Stale)?;
+        let shown = layers.shown(slot)?;
         if name == self.shared.options.opaque.attribute() {
-            let opaque = layer.attributes(node)?.opaque;
-            return if opaque { Ok(answer(OpaqueForm::VALUE)) } else { Err(Failure::NoSuchAttribute) };
+            return if shown.is_opaque(node)? {
+                Ok(answer(OpaqueForm::VALUE))
+            } else {
+                Err(Failure::NoSuchAttribute)
+            };
         }
+        let (layer, node) = shown.bearer(node)?;
         layer.xattr(node, name.as_bytes())?.map(answer).ok_or(Failure::NoSuchAttribute)
     }
 
@@ -35,15 +39,16 @@ impl Server {
         let mut names = Vec::new();
         let Inode::Layer(slot, node) = inode else { return Ok(names) };
         let layers = self.shared.layers.now();
-        let layer = layers.layer(slot).ok_or(Failure::Stale)?;
+        let shown = layers.shown(slot)?;
         let mut add = |name: &[u8]| {
             if privileged || !name.starts_with(TRUSTED) {
                 names.extend_from_slice(name);
                 names.push(0);
             }
         };
-        layer.xattr_names(node, &mut add)?;
-        if layer.attributes(node)?.opaque {
+        let (layer, bearer) = shown.bearer(node)?;
+        layer.xattr_names(bearer, &mut add)?;
+        if shown.is_opaque(node)? {
             add(self.shared.options.opaque.attribute().as_bytes());
         }
         Ok(names)

@@ -52,6 +52,14 @@ impl LayerTree for BlobLayer {
         Ok(())
     }
 
+    fn position_after(&self, dir: NodeId, name: &[u8]) -> Result<u64, Failure> {
+        Ok(self.index.position_after(dir, name)?)
+    }
+
+    fn path(&self, node: NodeId) -> Result<Vec<u8>, Failure> {
+        Ok(self.index.path(node)?)
+    }
+
     fn link_target(&self, link: NodeId) -> Result<&[u8], Failure> {
         Ok(self.index.symlink_target(link)?)
     }

@@ -77,6 +77,17 @@ impl Fixture {
         self.connection.layer_path(slot(number))
     }
 
+    /// Shows layers, the uppermost first, one by one from slot `number` + 1 on, and as a chain in slot `number`.
+    pub(crate) fn attach_chain(&self, number: u32, layers: Vec<impl LayerTree>) -> (PathBuf, Vec<PathBuf>) {
+        let layers: Vec<_> = (number + 1..).map(slot).zip(layers.into_iter().map(Arc::new)).collect();
+        for (slot, layer) in &layers {
+            self.connection.attach(*slot, Arc::clone(layer)).unwrap();
+        }
+        let paths = layers.iter().map(|(slot, _)| self.connection.layer_path(*slot)).collect();
+        self.connection.attach_chain(slot(number), layers).unwrap();
+        (self.connection.layer_path(slot(number)), paths)
+    }
+
     /// Mounts an overlay of these lower directories, topmost first; with a writable top if asked for.
     pub(crate) fn overlay(&mut self, lower: &[&Path], writable: bool) -> PathBuf {
         // Other users must get to it; the connection's directory stays closed.

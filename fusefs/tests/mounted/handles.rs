@@ -21,7 +21,8 @@ struct Handle {
 /// `FILEID_INO64_GEN`
 const INO64_GEN: i32 = 0x81;
 
-fn open(mount: &File, number: u32, node: NodeId) -> std::io::Result<File> {
+/// The node of a slot, whatever the kernel knows of it.
+pub(crate) fn open(mount: &File, number: u32, node: NodeId) -> std::io::Result<File> {
     let mut handle = Handle { bytes: 12, kind: INO64_GEN, handle: [number, node.get(), 0] };
     let mount = std::os::fd::AsRawFd::as_raw_fd(mount);
     // SAFETY: the handle has the length that it tells, and the descriptor of the mount is open.

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod blob;
+mod chain;
 mod connection;
 mod directories;
 mod fixture;

@@ -200,6 +200,20 @@ impl LayerTree for MemoryLayer {
         Ok(())
     }
 
+    fn position_after(&self, dir: NodeId, name: &[u8]) -> Result<u64, Failure> {
+        Ok(self.raw(dir)?.entries.keys().take_while(|found| found.as_slice() <= name).count() as u64)
+    }
+
+    fn path(&self, node: NodeId) -> Result<Vec<u8>, Failure> {
+        if node == NodeId::ROOT {
+            return Ok(Vec::new());
+        }
+        let parent = self.raw(node)?.attributes.parent;
+        let entries = &self.raw(parent)?.entries;
+        let (name, _) = entries.iter().find(|(_, found)| **found == node).ok_or(Failure::Stale)?;
+        Ok([self.path(parent)?, name.clone()].join(&b'/'))
+    }
+
     fn link_target(&self, link: NodeId) -> Result<&[u8], Failure> {
         Ok(&self.raw(link)?.target)
     }

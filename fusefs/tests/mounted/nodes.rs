@@ -152,3 +152,19 @@ fn statfs_has_sane_numbers() {
     );
     assert_eq!(nix::sys::statvfs::statvfs(fixture.connection.mountpoint()).unwrap().files(), 3);
 }
+
+#[test]
+fn a_mount_without_attributes_is_asked_for_one_once() {
+    let Some(fixture) = connect_with(MountOptions { attributes: false, ..MountOptions::default() }) else {
+        return;
+    };
+    let mut layer = MemoryLayer::new();
+    layer.text("a", "1").text("b", "2");
+    let path = fixture.attach(1, layer);
+    for name in ["a", "b", "a"] {
+        let error = xattr::get(path.join(name), "user.any").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP), "{name}");
+        assert_eq!(std::fs::read(path.join(name)).unwrap(), if name == "a" { b"1" } else { b"2" });
+    }
+    assert_eq!(fixture.connection.counters().getxattrs, 1);
+}

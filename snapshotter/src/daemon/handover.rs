@@ -1,7 +1,7 @@
-//! The FUSE connection comes from a predecessor and goes to a successor.
+//! The FUSE connections come from a predecessor and go to a successor.
 //!
-//! It is kept by the service manager from before the first container uses it until nobody can any more, so that it
-//! outlives the daemon however that ends. The descriptor's name holds all that a successor must know.
+//! They are kept by the service manager from before the first container uses them until nobody can any more, so that they
+//! outlive the daemon however that ends. A descriptor's name holds all that a successor must know.
 
 use std::path::Path;
 
@@ -9,22 +9,38 @@ use fusefs::{Connection, ConnectionState, MountError, MountOptions, Opened, Pred
 use tokio::runtime::Handle;
 
 use crate::{
+    connections::Connections,
     fd_store::{self, Inherited},
     in_use::in_use,
+    remote,
 };
 
-/// The predecessor's connection, or a new one. It is not served yet.
+/// The predecessor's connections, or new ones, below the daemon's root. They are not served yet.
 pub(super) fn connect(
-    mountpoint: &Path,
+    root: &Path,
     inherited: Vec<Inherited>,
+    options: &MountOptions,
+) -> Result<Connections, MountError> {
+    let predecessors = inherited.into_iter().filter_map(predecessor);
+    let place = remote::plain_mountpoint(root);
+    // What is mounted at neither place any more is served with all layers.
+    let (plain, others): (Vec<_>, Vec<_>) =
+        predecessors.partition(|predecessor| Connection::is_mounted_at(&place, predecessor));
+    let all = open(&remote::mountpoint(root), others, options.clone())?;
+    let plain = open(&place, plain, MountOptions { attributes: false, ..options.clone() })?;
+    Ok(Connections::new(all, plain))
+}
+
+fn open(
+    mountpoint: &Path,
+    predecessors: Vec<Predecessor>,
     options: MountOptions,
 ) -> Result<Connection, MountError> {
-    let predecessors = inherited.into_iter().filter_map(predecessor).collect();
     let opened = Connection::open(mountpoint, predecessors, options, Handle::current())?;
     let Opened { connection, resumed, dead } = opened;
     dead.iter().for_each(discard);
     if resumed {
-        tracing::info!("the predecessor's layers stay mounted");
+        tracing::info!(path = %mountpoint.display(), "the predecessor's layers stay mounted");
     } else {
         keep(&connection);
     }
@@ -60,8 +76,12 @@ fn discard(state: &ConnectionState) {
     }
 }
 
-/// Unmounts the connection, unless something stands on it; then it waits for a successor, if it is kept for one.
-pub(super) fn leave(connection: &Connection) {
+/// Unmounts each connection, unless something stands on it; then it waits for a successor, if it is kept for one.
+pub(super) fn leave(connections: &Connections) {
+    connections.each().into_iter().for_each(leave_one);
+}
+
+fn leave_one(connection: &Connection) {
     // In a pod, the containers are in the mount table of the node, which its first process shows.
     let tables = ["/proc/self/mountinfo", "/proc/1/mountinfo"];
     let tables = tables.map(|table| std::fs::read_to_string(table).unwrap_or_default());

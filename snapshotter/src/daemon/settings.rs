@@ -61,6 +61,7 @@ pub(super) fn store(config: &Config, flags: &Flags) -> StoreConfig {
 /// How the kernel is served.
 pub(super) fn mount(config: &Config, opaque: OpaqueForm) -> MountOptions {
     MountOptions {
+        attributes: true,
         opaque,
         read_ahead_kb: u32::try_from(config.mount.read_ahead.0 >> 10).unwrap_or(u32::MAX),
         threads: or(config.mount.threads, MountOptions::default().threads),

@@ -1,5 +1,6 @@
 //! Changing the store: what each call of containerd's API does to it.
 
+use fusefs::Slot;
 use redb::{ReadableTable, Table};
 
 use super::{
@@ -134,6 +135,19 @@ impl<'t> Change<'t> {
         Ok(record)
     }
 
+    /// Shows the committed snapshot `name` and all below it as one tree in `slot`, if they have none yet.
+    ///
+    /// # Errors
+    /// It is missing, or the database failed.
+    pub fn show_chain(&mut self, name: &Name, slot: Slot) -> Result<(), SnapshotError> {
+        let record = self.tables.get(name)?;
+        if record.chain.is_none() {
+            let record = Record { chain: Some(slot), ..record };
+            self.tables.snapshots.insert(name.as_str(), record.encode().as_slice())?;
+        }
+        Ok(())
+    }
+
     /// Replaces labels of `name`. `paths` is the field mask: `labels` for all of them, or `labels.` and a key that may have
     /// dots and slashes; no path means all that can change, which is the labels. An empty or absent label is deleted.
     ///
@@ -180,6 +194,7 @@ impl<'t> Change<'t> {
             labels: Labels::new(),
             usage: Usage::default(),
             remote: None,
+            chain: None,
         })
     }
 

@@ -37,6 +37,8 @@ pub struct Record {
     pub usage: Usage,
     /// Where its files are, if they are not in a directory of its own.
     pub remote: Option<RemoteLayer>,
+    /// Where it and all layers below it, which are remote, too, are shown as one tree.
+    pub chain: Option<Slot>,
 }
 
 /// What may be done with a snapshot.
@@ -71,6 +73,8 @@ struct RecordV1 {
     inodes: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     remote: Option<RemoteV1>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chain: Option<u32>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -99,6 +103,7 @@ impl Record {
                 toc: remote.key.toc,
                 slot: remote.slot.get(),
             }),
+            chain: self.chain.map(Slot::get),
         };
         let mut bytes = vec![VERSION];
         serde_json::to_writer(&mut bytes, &record)
@@ -126,6 +131,8 @@ impl Record {
             labels: record.labels,
             usage: Usage { size: record.size, inodes: record.inodes },
             remote: remote.transpose()?,
+            // One that says 0 is shown layer by layer.
+            chain: record.chain.and_then(Slot::new),
         })
     }
 }
@@ -181,8 +188,9 @@ mod tests {
             }));
         let labels = btree_map(any::<String>(), any::<String>(), 0..5);
         let parent = option::of(any::<String>().prop_map(Name::from));
-        (any::<[u64; 5]>(), kind, parent, labels, remote).prop_map(
-            |([id, created, updated, size, inodes], kind, parent, labels, remote)| Record {
+        let chain = option::of((1u32..).prop_map(|slot| Slot::new(slot).unwrap()));
+        (any::<[u64; 5]>(), kind, parent, labels, remote, chain).prop_map(
+            |([id, created, updated, size, inodes], kind, parent, labels, remote, chain)| Record {
                 id: SnapshotId::new(id),
                 kind,
                 parent,
@@ -191,6 +199,7 @@ mod tests {
                 labels,
                 usage: Usage { size, inodes },
                 remote,
+                chain,
             },
         )
     }

@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeSet, ops::ControlFlow};
 
+use fusefs::Slot;
 use redb::{ReadOnlyTable, ReadableTable};
 
 use super::record::{Kind, Record};
 use crate::{
     error::SnapshotError,
     filters::{Fields, Filters},
-    lazy::RemoteLayer,
+    lazy::{Chain, RemoteLayer},
     name::{Name, SnapshotId},
 };
 
@@ -25,6 +26,8 @@ pub struct Below {
     pub id: SnapshotId,
     /// Where its files are, if not in a directory of its own.
     pub remote: Option<RemoteLayer>,
+    /// Where it and all below it are shown as one tree.
+    pub chain: Option<Slot>,
 }
 
 struct Snapshot<'a> {
@@ -80,14 +83,39 @@ where
     /// # Errors
     /// A link of it is missing or damaged, or the database failed.
     pub fn chain(&self, name: Option<&Name>) -> Result<Vec<Below>, SnapshotError> {
+        Ok(self.below(name)?.iter().map(|(_, record)| Below::from(record)).collect())
+    }
+
+    /// The snapshots of the chain that starts with the committed snapshot `name`, uppermost first.
+    ///
+    /// # Errors
+    /// As `chain`.
+    pub fn below(&self, name: Option<&Name>) -> Result<Vec<(Name, Record)>, SnapshotError> {
         let mut chain = Vec::new();
         let mut next = name.cloned();
         while let Some(name) = next {
             let record = self.find(&name)?.ok_or_else(|| SnapshotError::MissingParent(name.clone()))?;
-            chain.push(Below { id: record.id, remote: record.remote });
-            next = record.parent;
+            next = record.parent.clone();
+            chain.push((name, record));
         }
         Ok(chain)
+    }
+
+    /// The chains that are shown as one tree.
+    ///
+    /// # Errors
+    /// The database failed, or a record is damaged.
+    pub fn chains(&self) -> Result<Vec<Chain>, SnapshotError> {
+        let mut shown = Vec::new();
+        self.walk(&Filters::default(), |name, record| {
+            shown.extend(record.chain.map(|slot| (slot, name)));
+            ControlFlow::Continue(())
+        })?;
+        let chain = |(slot, name): (Slot, Name)| {
+            let layers = self.chain(Some(&name))?.iter().filter_map(|below| below.remote).collect();
+            Ok(Chain { slot, layers })
+        };
+        shown.into_iter().map(chain).collect()
     }
 
     /// The names of the snapshots on top of `parent`; without a parent, of those that stand on nothing.
@@ -162,6 +190,14 @@ where
             ControlFlow::Continue(())
         })?;
         Ok(layers)
+    }
+}
+
+// === impl Below ===
+
+impl From<&Record> for Below {
+    fn from(record: &Record) -> Self {
+        Self { id: record.id, remote: record.remote, chain: record.chain }
     }
 }
 

@@ -1,12 +1,13 @@
-//! What the FUSE connection counts.
+//! What the FUSE connections count.
 
 use std::time::Duration;
 
-use fusefs::{Connection, STALL_BOUNDS};
+use fusefs::STALL_BOUNDS;
 
 use super::{Samples, Source, names};
+use crate::connections::Connections;
 
-impl Source for Connection {
+impl Source for Connections {
     fn sample(&self, samples: &mut Samples) {
         let counters = self.counters();
         let operations = [

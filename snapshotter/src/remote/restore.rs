@@ -5,14 +5,14 @@ use std::sync::Arc;
 use registry::Reference;
 
 use super::{RemoteLayers, labels::Wanted, opener::Target};
-use crate::lazy::{Labels, RemoteLayer};
+use crate::lazy::{Chain, Labels, RemoteLayer};
 
 // === impl RemoteLayers ===
 
 impl RemoteLayers {
     /// Shows every layer of `snapshots` whose files are there. Those whose files are gone are fetched again in the
     /// background; until then their snapshots are unavailable, and nothing else is.
-    pub(super) fn restore(self: &Arc<Self>, snapshots: Vec<(RemoteLayer, Labels)>) {
+    pub(super) fn restore(self: &Arc<Self>, snapshots: Vec<(RemoteLayer, Labels)>, chains: Vec<Chain>) {
         let mut missing = Vec::new();
         for (layer, labels) in snapshots {
             let place = place(&labels);
@@ -25,18 +25,30 @@ impl RemoteLayers {
                 missing.extend(place.map(|place| (layer, plan, place)));
             }
         }
+        self.restore_chains(&chains);
+        let chains: Arc<[Chain]> = chains.into();
         for (layer, plan, (spelled, reference)) in missing {
-            let remote = Arc::clone(self);
+            let (remote, chains) = (Arc::clone(self), Arc::clone(&chains));
             tokio::spawn(async move {
                 let target = Target { key: layer.key, spelled, reference, size: None };
                 match remote.opener.open(target).await.map(|_| remote.shown(&layer, plan)) {
                     Ok(Ok(_)) => {
-                        tracing::info!(layer = %layer.key, "fetched the missing files of a layer again")
+                        tracing::info!(layer = %layer.key, "fetched the missing files of a layer again");
+                        remote.restore_chains(&chains);
                     }
                     Ok(Err(error)) => tracing::error!(layer = %layer.key, %error, "cannot show a layer"),
                     Err(error) => tracing::error!(layer = %layer.key, %error, "cannot fetch a layer again"),
                 }
             });
+        }
+    }
+
+    /// Shows those chains of which all layers are there.
+    fn restore_chains(&self, chains: &[Chain]) {
+        for chain in chains {
+            if let Err(error) = self.show_chain(chain) {
+                tracing::debug!(slot = %chain.slot, %error, "a chain of layers cannot be shown yet");
+            }
         }
     }
 }

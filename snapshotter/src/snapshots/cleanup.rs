@@ -44,9 +44,16 @@ impl Snapshots {
         let Ok(alone) = self.layers.try_write() else { return Ok(()) };
         self.layers_cleanup_due.store(false, Ordering::SeqCst);
         let snapshots = Arc::clone(self);
-        let layers = blocking(move || snapshots.storage.remote_layers()).await?;
+        let (gone, layers) = blocking(move || {
+            // Those that are shown first: a chain is recorded before it is shown.
+            let shown = snapshots.lazy.chains();
+            let view = snapshots.storage.metadata.view()?;
+            let recorded = view.chains()?.into_iter().map(|chain| chain.slot).collect();
+            Ok((&shown - &recorded, view.remote_layers()?))
+        })
+        .await?;
         let in_use: BTreeSet<LayerKey> = layers.into_iter().map(|layer| layer.key).collect();
-        let leftovers = self.lazy.cleanup(&in_use).await;
+        let leftovers = self.lazy.cleanup(&gone, &in_use).await;
         drop(alone);
         // Gigabytes of files: no Prepare should wait for them.
         blocking(move || {

@@ -11,7 +11,7 @@ use crate::{
     directories::{self, Directories},
     error::SnapshotError,
     filters::Filters,
-    lazy::{Labels, RemoteLayer},
+    lazy::{Chain, Labels, RemoteLayer},
     metadata::{self, Metadata},
     overlay::{self, Unsuitable},
 };
@@ -91,6 +91,14 @@ impl Storage {
             ControlFlow::Continue(())
         })?;
         Ok(snapshots)
+    }
+
+    /// Every chain of remote layers that is shown as one tree.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub fn chains(&self) -> Result<Vec<Chain>, SnapshotError> {
+        self.metadata.view()?.chains()
     }
 
     /// Directories that belong to no snapshot. They are the caller's: nothing will ever use them again.

@@ -8,11 +8,14 @@ use std::{
 };
 
 use async_trait::async_trait;
+use fusefs::Slot;
 use store::LayerKey;
 use tempfile::TempDir;
 
 use super::*;
-use crate::lazy::{FallBack, FallBackReason, Leftovers, RemoteLayer, RemoteRequest, Unavailable};
+use crate::lazy::{
+    Absence, Chain, FallBack, FallBackReason, Leftovers, RemoteLayer, RemoteRequest, Unavailable,
+};
 
 /// Serves no layer; those that are recorded belong to user 1234.
 struct NoLayers;
@@ -23,8 +26,12 @@ impl LazyLayers for NoLayers {
         Err(FallBack { reason: "none".into(), code: FallBackReason::Disabled })
     }
 
-    fn lower_dir(&self, layer: &RemoteLayer) -> Result<PathBuf, Unavailable> {
+    fn lower_dir(&self, layer: &RemoteLayer, _: Absence) -> Result<PathBuf, Unavailable> {
         Ok(format!("/l/{}", layer.slot).into())
+    }
+
+    fn chain_dir(&self, chain: &Chain, _: Absence) -> Result<PathBuf, Unavailable> {
+        Ok(format!("/l/{}", chain.slot).into())
     }
 
     fn root_owner(&self, _: &RemoteLayer) -> Result<Owner, Unavailable> {
@@ -35,7 +42,7 @@ impl LazyLayers for NoLayers {
         Usage::default()
     }
 
-    async fn cleanup(&self, _: &BTreeSet<LayerKey>) -> Leftovers {
+    async fn cleanup(&self, _: &BTreeSet<Slot>, _: &BTreeSet<LayerKey>) -> Leftovers {
         Box::new(|| {})
     }
 }
@@ -50,8 +57,12 @@ impl LazyLayers for OneLayer {
         Ok(RemoteLayer { key: LayerKey { blob: digest, toc: digest }, slot: fusefs::Slot::new(1).unwrap() })
     }
 
-    fn lower_dir(&self, layer: &RemoteLayer) -> Result<PathBuf, Unavailable> {
-        NoLayers.lower_dir(layer)
+    fn lower_dir(&self, layer: &RemoteLayer, _: Absence) -> Result<PathBuf, Unavailable> {
+        NoLayers.lower_dir(layer, Absence::NoData)
+    }
+
+    fn chain_dir(&self, chain: &Chain, _: Absence) -> Result<PathBuf, Unavailable> {
+        NoLayers.chain_dir(chain, Absence::NoData)
     }
 
     fn root_owner(&self, layer: &RemoteLayer) -> Result<Owner, Unavailable> {
@@ -62,7 +73,7 @@ impl LazyLayers for OneLayer {
         Usage::default()
     }
 
-    async fn cleanup(&self, _: &BTreeSet<LayerKey>) -> Leftovers {
+    async fn cleanup(&self, _: &BTreeSet<Slot>, _: &BTreeSet<LayerKey>) -> Leftovers {
         Box::new(|| {})
     }
 }

@@ -22,8 +22,8 @@ use proto::{
 };
 use snapshotter::{
     lazy::{
-        FallBack, FallBackReason, LazyLayers, Leftovers, Owner, RemoteLayer, RemoteRequest, Unavailable,
-        Usage,
+        Absence, Chain, FallBack, FallBackReason, LazyLayers, Leftovers, Owner, RemoteLayer, RemoteRequest,
+        Unavailable, Usage,
     },
     metrics::Metrics,
     server,
@@ -111,7 +111,7 @@ impl LazyLayers for FakeLayers {
         self.ended.lock().push((request.target.into(), Some(fall_back.code)));
     }
 
-    fn lower_dir(&self, layer: &RemoteLayer) -> Result<PathBuf, Unavailable> {
+    fn lower_dir(&self, layer: &RemoteLayer, _: Absence) -> Result<PathBuf, Unavailable> {
         match self.detached.load(Ordering::SeqCst) {
             true => Err(Unavailable { key: layer.key, reason: "detached by the test".into() }),
             false => Ok(lower_dir(layer)),
@@ -126,7 +126,11 @@ impl LazyLayers for FakeLayers {
         Usage { size: 1000 + u64::from(layer.slot.get()), inodes: 4 }
     }
 
-    async fn cleanup(&self, in_use: &BTreeSet<LayerKey>) -> Leftovers {
+    fn chain_dir(&self, chain: &Chain, _: Absence) -> Result<PathBuf, Unavailable> {
+        Ok(format!("/l/{}", chain.slot).into())
+    }
+
+    async fn cleanup(&self, _: &BTreeSet<fusefs::Slot>, in_use: &BTreeSet<LayerKey>) -> Leftovers {
         self.cleanups.lock().push(in_use.clone());
         Box::new(|| {})
     }
