@@ -16,6 +16,7 @@ use crate::{
     counters::Count,
     endpoint::Endpoint,
     error::{Failure, Retry},
+    round::Round,
 };
 
 /// The limits of one operation's attempts.
@@ -73,16 +74,28 @@ impl Backoff {
         self.failures == 0 && self.doubts == 0
     }
 
+    /// Waits before the next round over the hosts, or tells why none gave what was wanted.
+    pub(crate) async fn after(&mut self, round: Round<'_>) -> Result<(), SourceError> {
+        let asked = round.asked();
+        self.again(round.into_failure(), asked.as_deref()).await
+    }
+
     /// Waits before the next attempt, or gives the failure back if there is none.
-    pub(crate) async fn again(&mut self, failure: Failure, endpoint: &Endpoint) -> Result<(), SourceError> {
+    /// `endpoint` is the host that was asked last.
+    pub(crate) async fn again(
+        &mut self,
+        failure: Failure,
+        endpoint: Option<&Endpoint>,
+    ) -> Result<(), SourceError> {
         let now = Instant::now();
         if let (Some(StatusCode::TOO_MANY_REQUESTS), Retry::May(Some(after))) =
             (failure.status, failure.retry)
+            && let Some(endpoint) = endpoint
         {
             endpoint.ask_for_quiet(now + after.min(self.policy.total));
         }
         let delay = match failure.retry {
-            Retry::Never => None,
+            Retry::Never | Retry::NotTls => None,
             Retry::May(after) => self.next(now, after),
             Retry::AtOnce => {
                 let first = self.failures == 0;
@@ -102,7 +115,9 @@ impl Backoff {
             return Err(error);
         };
         debug!(error = %error, delay_ms = delay.as_millis(), "trying a registry request again");
-        endpoint.counters.add(Count::Retry);
+        if let Some(endpoint) = endpoint {
+            endpoint.counters.add(Count::Retry);
+        }
         tokio::time::sleep(delay).await;
         Ok(())
     }

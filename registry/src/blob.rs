@@ -4,19 +4,15 @@
 //! blob until its signature ends, so that a read costs one request; the first read, and the one after the
 //! target was refused, goes through the registry while the others wait for its answer's head. Waiting is
 //! bounded: a registry that hangs for one reader does not queue the rest up.
+//!
+//! Each of a registry's hosts has a route of its own. Which host sent which bytes is remembered for a while, so that one
+//! whose bytes turn out to be wrong is known.
 
 mod reader;
+mod routes;
 mod tail;
 
-use std::{
-    fmt,
-    ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{collections::VecDeque, fmt, ops::Range, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -26,7 +22,6 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use parking_lot::Mutex;
 use store::{BlobSource, ByteStream, Class, SourceError, SourceErrorKind as Kind, Tail};
 use tokio::time::{Instant, timeout};
-use url::Url;
 
 use crate::{
     auth::Scope,
@@ -36,13 +31,17 @@ use crate::{
     exchange::{Answer, Call},
     payload::Payload,
     reference::Reference,
+    round::{Lacking, Round},
+    transport::Body,
+    upstreams::Need,
 };
 use reader::RangeReader;
+use routes::{Route, Routes};
 
 /// How long a read waits for another one to find out where the blob is.
 const MAX_WAIT_FOR_ROUTE: Duration = Duration::from_secs(1);
-/// The value of [`BlobState::size`] while it is not known.
-const UNKNOWN: u64 = u64::MAX;
+/// Answers whose sender is remembered. Bytes are checked soon after they came, and few requests are under way.
+const MAX_SENT: usize = 256;
 
 /// What tells blobs apart: host, repository, digest.
 pub(crate) type BlobKey = (String, String, Digest);
@@ -50,20 +49,19 @@ pub(crate) type BlobKey = (String, String, Digest);
 /// What is known of a blob.
 #[derive(Debug)]
 pub(crate) struct BlobState {
-    size: AtomicU64,
-    route: Mutex<Route>,
+    size: Mutex<Option<Size>>,
+    routes: Routes,
     finding: tokio::sync::Mutex<()>,
+    lacking: Lacking,
+    /// Ranges, and the host that was the last to send them; the newest last.
+    sent: Mutex<VecDeque<(Range<u64>, Arc<Endpoint>)>>,
 }
 
-/// Where the blob's bytes are.
+/// The blob's size as a host told it.
 #[derive(Debug, Clone)]
-enum Route {
-    /// Not known: one reader finds out, the others wait.
-    Unknown,
-    /// Each read asks the registry: it answers itself, or its redirects hold for one request only.
-    Registry,
-    /// At the end of a redirect.
-    Redirected { target: Url, until: Instant },
+struct Size {
+    bytes: u64,
+    teller: Arc<Endpoint>,
 }
 
 /// A blob of a registry.
@@ -97,33 +95,48 @@ impl RemoteBlob {
 
     /// The whole blob, checked against its digest.
     pub(crate) async fn read_whole(&self, max_len: u64) -> Result<Bytes, SourceError> {
-        let endpoint = self.endpoint()?;
         let mut backoff = self.client.backoff();
         loop {
-            match self.read_whole_once(max_len, backoff.deadline()).await {
-                Ok(bytes) => return Ok(bytes),
-                Err(failure) => backoff.again(failure, &endpoint).await?,
+            let deadline = backoff.deadline();
+            let mut round = self.round()?;
+            while let Some(endpoint) = round.next() {
+                let read =
+                    self.read_whole_from(&endpoint, max_len, round.answer_by(deadline), deadline).await;
+                if let Some(bytes) = round.outcome(read) {
+                    return Ok(bytes);
+                }
             }
+            backoff.after(round).await?;
         }
     }
 
-    async fn read_whole_once(&self, max_len: u64, deadline: Instant) -> Result<Bytes, Failure> {
-        let answer = self.get(Wanted::Whole, deadline).await?.expect(&[200]).await?;
+    async fn read_whole_from(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        max_len: u64,
+        answer_by: Instant,
+        deadline: Instant,
+    ) -> Result<Bytes, Failure> {
+        let answer = self.get(endpoint, Wanted::Whole, answer_by).await?.expect(&[200]).await?;
         let url = answer.body.url().clone();
         let bytes = answer.body.read_all(max_len, deadline).await?;
         if Digest::of(&bytes) != self.digest {
-            self.distrust();
+            self.wrong_bytes_from(endpoint);
             return Err(Failure::doubtful(&url, "the bytes do not have the digest that names them"));
         }
         Ok(bytes)
     }
 
-    /// Asks for `wanted`; the answer's status may be an error.
-    async fn get(&self, wanted: Wanted, deadline: Instant) -> Result<Answer, Failure> {
-        let endpoint = self.endpoint()?;
+    /// Asks `endpoint` for `wanted`; the answer's status may be an error.
+    async fn get(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        wanted: Wanted,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
         let scope = Scope::pull(self.reference.repository());
         let call = Call {
-            endpoint: &endpoint,
+            endpoint,
             repository: self.reference.repository(),
             scope: &scope,
             method: Method::GET,
@@ -135,7 +148,7 @@ impl RemoteBlob {
         if let Some(answer) = self.get_from_target(&call).await? {
             return Ok(answer);
         }
-        let unknown = matches!(*self.state.route.lock(), Route::Unknown);
+        let unknown = self.state.routes.is_unknown(endpoint.id);
         let _finding = match unknown {
             true => timeout(MAX_WAIT_FOR_ROUTE, self.state.finding.lock()).await.ok(),
             false => None,
@@ -146,48 +159,85 @@ impl RemoteBlob {
         }
         let answer = self.client.exchange(&call).await?;
         if matches!(answer.status().as_u16(), 200 | 206 | 416) {
-            *self.state.route.lock() = Route::of(&answer);
+            self.state.routes.set(endpoint.id, Route::of(&answer));
         }
         Ok(answer)
     }
 
     /// The answer of the remembered target, if there is one and it does not refuse us.
     async fn get_from_target(&self, call: &Call<'_>) -> Result<Option<Answer>, Failure> {
-        let Some(target) = self.state.target() else { return Ok(None) };
-        let answer = match self.client.transport.exchange_at(call, &target, &self.client.config).await {
+        let id = call.endpoint.id;
+        let Some(target) = self.state.routes.target(id) else { return Ok(None) };
+        let answer = match call.endpoint.transport.exchange_at(call, &target, &self.client.config).await {
             Ok(answer) => answer,
             Err(failure) => {
-                self.state.forget(&target);
+                self.state.routes.forget(id, &target);
                 return Err(failure);
             }
         };
         // An ended signature is answered 403 by most services and 400, 401, 404 or 410 by some.
         if matches!(answer.status().as_u16(), 300..=399 | 400 | 401 | 403 | 404 | 410) {
-            self.state.forget(&target);
+            self.state.routes.forget(id, &target);
             answer.body.discard();
             return Ok(None);
         }
         Ok(Some(answer))
     }
 
-    fn endpoint(&self) -> Result<Arc<Endpoint>, Failure> {
-        self.client.endpoint(&self.reference)
+    fn round(&self) -> Result<Round<'_>, Failure> {
+        self.client.round(&self.reference, Need::Pull, Some(&self.state.lacking))
+    }
+
+    /// The host that is asked first.
+    fn first_endpoint(&self) -> Result<Arc<Endpoint>, Failure> {
+        let round = self.round()?;
+        round.first().ok_or_else(|| round.into_failure())
     }
 
     /// The blob's size, if it is known.
     fn size(&self) -> Option<u64> {
-        Some(self.state.size.load(Relaxed)).filter(|size| *size != UNKNOWN)
+        self.state.size.lock().as_ref().map(|size| size.bytes)
     }
 
-    /// Takes note of the size that an answer tells; an error if it is not what another answer told.
-    fn learn_size(&self, url: &Url, size: u64) -> Result<(), Failure> {
-        match self.state.size.compare_exchange(UNKNOWN, size, Relaxed, Relaxed) {
-            Ok(_) => Ok(()),
-            Err(known) if known == size => Ok(()),
-            Err(known) => {
-                let what = format!("the blob was {known} bytes long and is said to be {size} bytes long now");
-                Err(Failure::doubtful(url, what))
+    /// Takes note of the size that an answer tells; an error if it is not what another answer told. Of the registry
+    /// itself and a mirror the registry itself is right.
+    fn learn_size(&self, body: &Body, size: u64) -> Result<(), Failure> {
+        let teller = body.endpoint().clone();
+        let mut known = self.state.size.lock();
+        match &*known {
+            Some(told) if told.bytes == size => Ok(()),
+            Some(told) if teller.is_mirror() || !told.teller.is_mirror() => {
+                let bytes = told.bytes;
+                let what = format!("the blob was {bytes} bytes long and is said to be {size} bytes long now");
+                Err(Failure::doubtful(body.url(), what))
             }
+            told => {
+                let liar = told.as_ref().map(|told| told.teller.clone());
+                *known = Some(Size { bytes: size, teller });
+                drop(known);
+                if let Some(liar) = liar {
+                    liar.sent_wrong_bytes(&self.client.config, &self.describe());
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes note that `endpoint` sends `range`.
+    fn sends(&self, range: Range<u64>, endpoint: &Arc<Endpoint>) {
+        let mut sent = self.state.sent.lock();
+        if sent.len() >= MAX_SENT {
+            sent.pop_front();
+        }
+        sent.push_back((range, endpoint.clone()));
+    }
+
+    /// Takes note that what `endpoint` sent is not what the blob holds.
+    fn wrong_bytes_from(&self, endpoint: &Arc<Endpoint>) {
+        endpoint.sent_wrong_bytes(&self.client.config, &self.describe());
+        self.state.routes.clear();
+        if endpoint.is_mirror() {
+            self.state.size.lock().take_if(|size| size.teller.id == endpoint.id);
         }
     }
 }
@@ -206,16 +256,31 @@ impl BlobSource for RemoteBlob {
             let message = format!("{}: bytes {range:?} lie outside its {size} bytes", self.describe());
             return Err(SourceError::new(Kind::Protocol, message));
         }
-        let endpoint = self.endpoint()?;
+        let endpoint = self.first_endpoint()?;
         let permit = endpoint.permit(class).await;
         endpoint.quiet_over(class).await;
-        let mut reader = RangeReader::new(self.clone(), range, permit)?;
+        let mut reader = RangeReader::new(self.clone(), range, permit);
         reader.open().await?;
         Ok(reader.into_stream())
     }
 
     fn distrust(&self) {
-        *self.state.route.lock() = Route::Unknown;
+        let sender = self.state.sent.lock().back().map(|(_, endpoint)| endpoint.clone());
+        match sender {
+            Some(endpoint) => self.wrong_bytes_from(&endpoint),
+            None => self.state.routes.clear(),
+        }
+    }
+
+    fn distrust_range(&self, range: Range<u64>) {
+        let sent = self.state.sent.lock();
+        let sender = sent.iter().rev().find(|(sent, _)| sent.contains(&range.start));
+        let sender = sender.map(|(_, endpoint)| endpoint.clone());
+        drop(sent);
+        match sender {
+            Some(endpoint) => self.wrong_bytes_from(&endpoint),
+            None => self.state.routes.clear(),
+        }
     }
 
     fn describe(&self) -> String {
@@ -238,42 +303,11 @@ impl fmt::Debug for RemoteBlob {
 impl BlobState {
     fn new() -> Self {
         Self {
-            size: AtomicU64::new(UNKNOWN),
-            route: Mutex::new(Route::Unknown),
+            size: Mutex::default(),
+            routes: Routes::default(),
             finding: tokio::sync::Mutex::new(()),
-        }
-    }
-
-    /// The remembered target, if it still holds.
-    fn target(&self) -> Option<Url> {
-        let mut route = self.route.lock();
-        let Route::Redirected { target, until } = &*route else { return None };
-        if Instant::now() < *until {
-            return Some(target.clone());
-        }
-        *route = Route::Unknown;
-        None
-    }
-
-    /// Forgets `refused`, unless a newer target has taken its place.
-    fn forget(&self, refused: &Url) {
-        let mut route = self.route.lock();
-        if matches!(&*route, Route::Redirected { target, .. } if target == refused) {
-            *route = Route::Unknown;
-        }
-    }
-}
-
-// === impl Route ===
-
-impl Route {
-    fn of(answer: &Answer) -> Self {
-        match &answer.redirect {
-            Some(redirect) if !redirect.lifetime.is_zero() => Self::Redirected {
-                target: redirect.target.clone(),
-                until: Instant::now() + redirect.lifetime,
-            },
-            _ => Self::Registry,
+            lacking: Lacking::default(),
+            sent: Mutex::default(),
         }
     }
 }

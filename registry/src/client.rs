@@ -25,15 +25,15 @@ use crate::{
     exchange::{Answer, Call},
     payload::Payload,
     reference::Reference,
-    transport::Transport,
+    round::{Lacking, Round},
+    upstreams::{Need, Upstreams},
 };
 
 /// Reads from and writes to registries. One client serves the whole daemon, so that connections, tokens
 /// and the targets of redirects are shared by all layers.
 pub struct RegistryClient {
     pub(crate) config: RegistryConfig,
-    pub(crate) transport: Transport,
-    endpoints: Mutex<HashMap<String, Arc<Endpoint>>>,
+    upstreams: Upstreams,
     /// What is known of blobs that somebody holds.
     blobs: Mutex<HashMap<BlobKey, Weak<BlobState>>>,
 }
@@ -43,8 +43,8 @@ pub struct RegistryClient {
 impl RegistryClient {
     /// A client with these settings. Fails if a certificate file cannot be used.
     pub fn new(config: RegistryConfig) -> Result<Arc<Self>, SourceError> {
-        let transport = Transport::new(&config)?;
-        Ok(Arc::new(Self { config, transport, endpoints: Mutex::default(), blobs: Mutex::default() }))
+        let upstreams = Upstreams::new(&config)?;
+        Ok(Arc::new(Self { config, upstreams, blobs: Mutex::default() }))
     }
 
     /// The blob `digest` of the reference's repository as a ranged byte source. No request is made.
@@ -64,21 +64,34 @@ impl RegistryClient {
 
     /// What was asked of each host so far, in the order of their names.
     pub fn stats(&self) -> Vec<HostStats> {
-        let endpoints = self.endpoints.lock();
-        let mut stats: Vec<_> =
-            endpoints.iter().map(|(host, endpoint)| endpoint.counters.snapshot(host)).collect();
-        stats.sort_by(|a, b| a.host.cmp(&b.host));
-        stats
+        self.upstreams.stats()
     }
 
-    pub(crate) fn endpoint(&self, reference: &Reference) -> Result<Arc<Endpoint>, Failure> {
-        let mut endpoints = self.endpoints.lock();
-        if let Some(endpoint) = endpoints.get(reference.host()) {
-            return Ok(endpoint.clone());
+    /// The hosts that may be asked for what is needed, in the order of configuration.
+    pub(crate) fn endpoints(&self, reference: &Reference, need: Need) -> Result<Vec<Arc<Endpoint>>, Failure> {
+        self.upstreams.of(reference, need, &self.config)
+    }
+
+    /// A round over the hosts that may be asked for what is needed.
+    pub(crate) fn round<'a>(
+        &'a self,
+        reference: &Reference,
+        need: Need,
+        lacking: Option<&'a Lacking>,
+    ) -> Result<Round<'a>, Failure> {
+        let mut endpoints = self.endpoints(reference, need)?;
+        if need == Need::Push {
+            // An upload begins and ends at one host.
+            endpoints.truncate(1);
         }
-        let endpoint = Arc::new(Endpoint::new(reference, &self.config)?);
-        endpoints.insert(reference.host().to_owned(), endpoint.clone());
-        Ok(endpoint)
+        Ok(Round::new(endpoints, lacking, &self.config))
+    }
+
+    /// The host that uploads go to: the first that takes them, as containerd chooses it.
+    pub(crate) fn pushed_to(&self, reference: &Reference) -> Result<Arc<Endpoint>, Failure> {
+        let first = self.endpoints(reference, Need::Push)?.into_iter().next();
+        let none = || Failure::fatal(Kind::Protocol, format!("{} has no host to push to", reference.host()));
+        first.map(|endpoint| endpoint.current()).ok_or_else(none)
     }
 
     /// What is known of a blob, shared by all who hold it at the same time.
@@ -96,7 +109,7 @@ impl RegistryClient {
     }
 
     pub(crate) async fn exchange(&self, call: &Call<'_>) -> Result<Answer, Failure> {
-        self.transport.exchange(call, &self.config).await
+        call.endpoint.transport.exchange(call, &self.config).await
     }
 
     pub(crate) fn backoff(&self) -> Backoff {
@@ -110,35 +123,46 @@ impl RegistryClient {
         request: &Outgoing<'_>,
         expected: &[u16],
     ) -> Result<Answer, SourceError> {
-        let endpoint = self.endpoint(request.reference)?;
         let mut backoff = self.backoff();
         loop {
             let deadline = request.deadline.unwrap_or_else(|| backoff.deadline());
-            let outcome = match self.request_once(request, deadline).await {
-                Ok(answer) => answer.expect(expected).await,
-                Err(failure) => Err(failure),
-            };
-            match outcome {
-                Ok(answer) => return Ok(answer),
-                Err(failure) => backoff.again(failure, &endpoint).await?,
+            let mut round = self.round(request.reference, request.need, None)?;
+            while let Some(endpoint) = round.next() {
+                // A mirror's word that there is nothing is not the last one.
+                let accepted = |status: &&u16| **status < 300 || round.is_last();
+                let accepted: Vec<_> = expected.iter().filter(accepted).copied().collect();
+                let outcome = match self.request_once(request, &endpoint, round.answer_by(deadline)).await {
+                    Ok(answer) => answer.expect(&accepted).await,
+                    Err(failure) => Err(failure),
+                };
+                if let Some(answer) = round.outcome(outcome) {
+                    return Ok(answer);
+                }
             }
+            backoff.after(round).await?;
         }
     }
 
-    /// One attempt.
+    /// One attempt at one host.
     pub(crate) async fn request_once(
         &self,
         request: &Outgoing<'_>,
+        endpoint: &Arc<Endpoint>,
         deadline: Instant,
     ) -> Result<Answer, Failure> {
-        let endpoint = self.endpoint(request.reference)?;
+        let repository = request.reference.repository();
         let call = Call {
-            endpoint: &endpoint,
-            repository: request.reference.repository(),
+            endpoint,
+            repository,
             scope: &request.scope,
             method: request.method.clone(),
             url: match &request.target {
-                Target::Path(path) => endpoint.url(request.reference.repository(), path),
+                Target::Path(path) => endpoint.url(repository, path),
+                Target::Query(path, query) => {
+                    let mut url = endpoint.url(repository, path);
+                    url.query_pairs_mut().extend_pairs(query);
+                    url
+                }
                 Target::Url(url) => url.clone(),
             },
             headers: request.headers.clone(),
@@ -151,7 +175,7 @@ impl RegistryClient {
 
 impl fmt::Debug for RegistryClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RegistryClient").field("hosts", &self.endpoints.lock().len()).finish_non_exhaustive()
+        f.debug_struct("RegistryClient").finish_non_exhaustive()
     }
 }
 
@@ -159,6 +183,8 @@ impl fmt::Debug for RegistryClient {
 #[derive(Debug)]
 pub(crate) struct Outgoing<'a> {
     pub(crate) reference: &'a Reference,
+    /// Which hosts may be asked.
+    pub(crate) need: Need,
     pub(crate) scope: Scope,
     pub(crate) method: Method,
     pub(crate) target: Target,
@@ -173,14 +199,22 @@ pub(crate) struct Outgoing<'a> {
 pub(crate) enum Target {
     /// Below `/v2/<repository>/`.
     Path(String),
+    /// The same with a query.
+    Query(String, Vec<(String, String)>),
     /// A URL that the registry gave.
     Url(Url),
 }
 
 impl<'a> Outgoing<'a> {
-    pub(crate) fn new(reference: &'a Reference, scope: Scope, method: Method, path: String) -> Self {
+    pub(crate) fn new(
+        reference: &'a Reference,
+        need: Need,
+        scope: Scope,
+        method: Method,
+        path: String,
+    ) -> Self {
         let (target, headers) = (Target::Path(path), HeaderMap::new());
-        Self { reference, scope, method, target, headers, payload: Payload::Empty, deadline: None }
+        Self { reference, need, scope, method, target, headers, payload: Payload::Empty, deadline: None }
     }
 }
 

@@ -15,12 +15,13 @@ pub(crate) struct HostCounters {
     unauthorized: AtomicU64,
     token_requests: AtomicU64,
     redirects: AtomicU64,
+    wrong_bytes: AtomicU64,
 }
 
 /// The values of a host's counters at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostStats {
-    /// The host (and port) as images name it.
+    /// The host (and port) as images name it, or the mirror's own name.
     pub host: String,
     /// HTTP requests sent, redirects and repeated attempts included, token requests not.
     pub requests: u64,
@@ -36,6 +37,8 @@ pub struct HostStats {
     pub token_requests: u64,
     /// Redirects followed.
     pub redirects: u64,
+    /// Answers whose bytes were not what they should have been.
+    pub wrong_bytes: u64,
 }
 
 /// What can be counted.
@@ -48,6 +51,7 @@ pub(crate) enum Count {
     Unauthorized,
     TokenRequest,
     Redirect,
+    WrongBytes,
 }
 
 // === impl HostCounters ===
@@ -62,6 +66,7 @@ impl HostCounters {
             Count::Unauthorized => (&self.unauthorized, 1),
             Count::TokenRequest => (&self.token_requests, 1),
             Count::Redirect => (&self.redirects, 1),
+            Count::WrongBytes => (&self.wrong_bytes, 1),
         };
         counter.fetch_add(n, Relaxed);
     }
@@ -76,6 +81,7 @@ impl HostCounters {
             unauthorized: self.unauthorized.load(Relaxed),
             token_requests: self.token_requests.load(Relaxed),
             redirects: self.redirects.load(Relaxed),
+            wrong_bytes: self.wrong_bytes.load(Relaxed),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -15,33 +15,73 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
+use tracing::warn;
 use url::{Host, Url};
 
 use crate::{
     auth::HostAuth,
-    config::{HostConfig, RegistryConfig, Scheme},
-    counters::HostCounters,
+    config::RegistryConfig,
+    counters::{Count, HostCounters},
     error::Failure,
-    reference::Reference,
+    health::Health,
+    hosts::{Doubt, Headers, Upstream},
+    transport::Transport,
 };
 
-/// One host: its URL, headers, authentication and connection permits, shared by all its blobs.
+/// One host of a registry: its URL, headers and authentication, shared by all blobs that are read from it.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
-    /// The host as images name it.
+    /// Tells one from another.
+    pub(crate) id: EndpointId,
+    /// The host as images name it, or the mirror's own name.
     pub(crate) name: String,
+    /// The registry whose content this host has, as images name it.
+    pub(crate) registry: String,
+    /// What this was made from.
+    pub(crate) upstream: Upstream,
     /// `scheme://host[:port]/v2/`
     pub(crate) base: Url,
     /// Sent with every request to this host, and to no other.
     pub(crate) headers: HeaderMap,
     pub(crate) auth: HostAuth,
-    pub(crate) counters: HostCounters,
+    pub(crate) counters: Arc<HostCounters>,
+    pub(crate) transport: Arc<Transport>,
+    pub(crate) health: Arc<Health>,
+    limits: Arc<Limits>,
     /// The server does not know suffix ranges; nothing is lost by asking for offsets.
     no_suffixes: AtomicBool,
     /// Until when the server wants fewer requests; only what nobody waits for obeys before it is refused.
     quiet_until: Mutex<Option<Instant>>,
+    /// The same host with the other scheme, where it is not sure which one it speaks.
+    twin: Option<Arc<Endpoint>>,
+    /// How it speaks, as far as that is known: one of the constants below.
+    speech: AtomicU8,
+}
+
+/// It is not known how the host speaks.
+const UNKNOWN: u8 = 0;
+/// It speaks as its address says.
+const AS_SAID: u8 = 1;
+/// It speaks as its twin's address says.
+const AS_TWIN: u8 = 2;
+
+/// Tells the endpoints of a client apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct EndpointId(u64);
+
+/// Connections that all hosts of one registry share.
+#[derive(Debug)]
+pub(crate) struct Limits {
     ahead: Arc<Semaphore>,
     background: Arc<Semaphore>,
+}
+
+/// What endpoints share with others.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    pub(crate) counters: Arc<HostCounters>,
+    pub(crate) transport: Arc<Transport>,
+    pub(crate) limits: Arc<Limits>,
 }
 
 /// The right to have a connection; demand needs none.
@@ -50,31 +90,100 @@ pub(crate) type Permit = Option<OwnedSemaphorePermit>;
 // === impl Endpoint ===
 
 impl Endpoint {
-    pub(crate) fn new(reference: &Reference, config: &RegistryConfig) -> Result<Self, Failure> {
-        let host = reference.api_host();
-        let default = HostConfig::default();
-        let settings = config.hosts.get(reference.host()).unwrap_or(&default);
-        let scheme = settings.scheme.map_or_else(|| default_scheme(host), Scheme::as_str);
-        let base = Url::parse(&format!("{scheme}://{host}/v2/"))
-            .map_err(|error| Failure::fatal(Kind::Protocol, format!("{host} is not a host: {error}")))?;
+    /// An endpoint for a host of `registry`.
+    pub(crate) fn new(registry: &str, upstream: &Upstream, shared: &Shared) -> Result<Self, Failure> {
+        Self::with_health(registry, upstream, shared, &Arc::default())
+    }
+
+    fn with_health(
+        registry: &str,
+        upstream: &Upstream,
+        shared: &Shared,
+        health: &Arc<Health>,
+    ) -> Result<Self, Failure> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let other = match upstream.doubt {
+            Doubt::None => None,
+            Doubt::TlsFirst => Some("http"),
+            Doubt::PlainFirst => Some("https"),
+        };
+        let twin = other.and_then(|scheme| {
+            let mut base = upstream.base.clone();
+            base.set_scheme(scheme).ok()?;
+            Some(Upstream { base, doubt: Doubt::None, ..upstream.clone() })
+        });
+        let twin = twin.map(|twin| Self::with_health(registry, &twin, shared, health)).transpose()?;
+        let name = upstream.name(registry);
         Ok(Self {
-            name: reference.host().to_owned(),
-            base,
-            headers: headers(reference.host(), settings)?,
+            id: EndpointId(NEXT.fetch_add(1, Relaxed)),
+            name: name.to_owned(),
+            registry: registry.to_owned(),
+            upstream: upstream.clone(),
+            base: upstream.base.clone(),
+            headers: headers(name, &upstream.headers)?,
             auth: HostAuth::default(),
-            counters: HostCounters::default(),
+            counters: shared.counters.clone(),
+            transport: shared.transport.clone(),
+            health: health.clone(),
+            limits: shared.limits.clone(),
             no_suffixes: AtomicBool::new(false),
             quiet_until: Mutex::new(None),
-            ahead: Arc::new(Semaphore::new(config.ahead_connections.max(1))),
-            background: Arc::new(Semaphore::new(config.background_connections.max(1))),
+            twin: twin.map(Arc::new),
+            speech: AtomicU8::new(UNKNOWN),
         })
     }
 
-    /// The URL of `path` below `/v2/<repository>/`; both are safe to be in a URL.
+    /// Whether this is a mirror and not the registry itself.
+    pub(crate) fn is_mirror(&self) -> bool {
+        !self.upstream.itself
+    }
+
+    /// The URL of `path` below the repository; both are safe to be in a URL. A mirror is told whose content is meant.
     pub(crate) fn url(&self, repository: &str, path: &str) -> Url {
         let mut url = self.base.clone();
-        url.set_path(&format!("/v2/{repository}/{path}"));
+        let api = self.base.path().trim_end_matches('/');
+        url.set_path(&format!("{api}/{repository}/{path}"));
+        if self.is_mirror() {
+            url.query_pairs_mut().append_pair("ns", &self.registry);
+        }
         url
+    }
+
+    /// This endpoint, or its twin if that is how the host speaks.
+    pub(crate) fn current(self: &Arc<Self>) -> Arc<Self> {
+        match &self.twin {
+            Some(twin) if self.speech.load(Relaxed) == AS_TWIN => twin.clone(),
+            _ => self.clone(),
+        }
+    }
+
+    /// The endpoint to try after `failure`, if the host may speak the other scheme.
+    pub(crate) fn twin_after(&self, failure: &Failure) -> Option<Arc<Self>> {
+        let may = match self.base.scheme() {
+            "https" => failure.may_be_plain(),
+            _ => failure.may_be_tls(),
+        };
+        self.twin.clone().filter(|_| may && self.speech.load(Relaxed) == UNKNOWN)
+    }
+
+    /// The host answered when it was spoken to as `way`, which is this endpoint or its twin.
+    pub(crate) fn settle(&self, way: &Self) {
+        self.speech.store(if way.id == self.id { AS_SAID } else { AS_TWIN }, Relaxed);
+    }
+
+    /// The host failed: it may be another server than before.
+    pub(crate) fn unsettle(&self) {
+        self.speech.store(UNKNOWN, Relaxed);
+    }
+
+    /// Takes note that the host sent something else than `what`. A mirror is left out for that, and reported.
+    pub(crate) fn sent_wrong_bytes(&self, config: &RegistryConfig, what: &str) {
+        self.counters.add(Count::WrongBytes);
+        if self.is_mirror() && self.health.lied(config.liar_penalty) {
+            let seconds = config.liar_penalty.as_secs();
+            let (mirror, registry) = (&self.name, &self.registry);
+            warn!(mirror, registry, what, seconds, "a mirror sent wrong bytes and is left out");
+        }
     }
 
     /// Whether suffix ranges are worth a try.
@@ -106,20 +215,21 @@ impl Endpoint {
     pub(crate) async fn permit(&self, class: Class) -> Permit {
         let permits = match class {
             Class::Demand => return None,
-            Class::ReadAhead | Class::Prefetch => &self.ahead,
-            Class::Background => &self.background,
+            Class::ReadAhead | Class::Prefetch => &self.limits.ahead,
+            Class::Background => &self.limits.background,
         };
         // The semaphores are never closed; were one, reading without a permit is the sane answer.
         permits.clone().acquire_owned().await.ok()
     }
 }
 
-/// Clear text is for registries on this machine; port 443 is TLS by convention (containerd
-/// `DefaultHosts`).
-fn default_scheme(host: &str) -> &'static str {
-    match Url::parse(&format!("http://{host}/")) {
-        Ok(url) if is_loopback(&url) && url.port() != Some(443) => "http",
-        _ => "https",
+// === impl Limits ===
+
+impl Limits {
+    pub(crate) fn new(config: &RegistryConfig) -> Arc<Self> {
+        let permits = |count: usize| Arc::new(Semaphore::new(count.max(1)));
+        let (ahead, background) = (permits(config.ahead_connections), permits(config.background_connections));
+        Arc::new(Self { ahead, background })
     }
 }
 
@@ -133,9 +243,9 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
     }
 }
 
-fn headers(host: &str, settings: &HostConfig) -> Result<HeaderMap, Failure> {
+fn headers(host: &str, configured: &Headers) -> Result<HeaderMap, Failure> {
     let mut headers = HeaderMap::new();
-    for (name, value) in &settings.headers {
+    for (name, value) in &configured.0 {
         let invalid = || {
             Failure::fatal(
                 Kind::Protocol,
@@ -154,41 +264,9 @@ fn headers(host: &str, settings: &HostConfig) -> Result<HeaderMap, Failure> {
 mod tests {
     use super::*;
 
-    fn base(reference: &str, config: &RegistryConfig) -> String {
-        Endpoint::new(&reference.parse().unwrap(), config).unwrap().base.to_string()
-    }
-
-    #[test]
-    fn loopback_and_insecure_hosts_are_reached_in_clear_text_and_others_with_tls() {
-        let config = RegistryConfig::anonymous().with_insecure_host("plain.example.com:80");
-        for (reference, expected) in [
-            ("localhost:5000/a", "http://localhost:5000/v2/"),
-            ("127.0.0.2:5000/a", "http://127.0.0.2:5000/v2/"),
-            ("[::1]:5000/a", "http://[::1]:5000/v2/"),
-            ("localhost:443/a", "https://localhost/v2/"),
-            ("plain.example.com:80/a", "http://plain.example.com/v2/"),
-            ("plain.example.com/a", "https://plain.example.com/v2/"),
-            ("10.0.0.1:5000/a", "https://10.0.0.1:5000/v2/"),
-            ("a", "https://registry-1.docker.io/v2/"),
-        ] {
-            assert_eq!(base(reference, &config), expected);
-        }
-    }
-
-    #[test]
-    fn a_loopback_host_can_be_configured_to_use_tls() {
-        let mut config = RegistryConfig::anonymous();
-        config.hosts.insert(
-            "localhost:5000".into(),
-            HostConfig { scheme: Some(Scheme::Https), ..HostConfig::default() },
-        );
-        assert_eq!(base("localhost:5000/a", &config), "https://localhost:5000/v2/");
-    }
-
     #[test]
     fn malformed_headers_are_refused_without_showing_their_value() {
-        let settings =
-            HostConfig { headers: vec![("X-Key".into(), "planted\n".into())], ..HostConfig::default() };
+        let settings = Headers(vec![("X-Key".into(), "planted\n".into())]);
         let error = headers("example.com", &settings).unwrap_err().error.to_string();
         assert!(error.contains("X-Key") && !error.contains("planted"), "{error}");
     }

@@ -7,6 +7,7 @@
 use std::{error::Error, io, time::Duration};
 
 use http::StatusCode;
+use rustls::{AlertDescription, InvalidMessage};
 use serde::Deserialize;
 use store::{SourceError, SourceErrorKind as Kind};
 use url::Url;
@@ -34,6 +35,8 @@ pub(crate) enum Retry {
     Doubtful,
     /// It will fail in the same way.
     Never,
+    /// So will it, if the host is spoken to with TLS: it does not know it.
+    NotTls,
 }
 
 /// At most this much of a registry's explanation is quoted.
@@ -66,12 +69,17 @@ impl Failure {
         let error = error.without_url();
         let url = shown(url);
         if let Some(tls) = tls_error(&error) {
-            let message = format!(
-                "{url}: the TLS connection failed: {tls}; if the registry uses a private certificate \
-                 authority, add its certificate to the configuration"
-            );
+            let plain = matches!(tls, rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType));
+            let (advice, retry) = match plain {
+                true => ("if the registry speaks no TLS, say so in the configuration", Retry::NotTls),
+                false => (
+                    "if the registry uses a private certificate authority, add its certificate to the configuration",
+                    Retry::Never,
+                ),
+            };
+            let message = format!("{url}: the TLS connection failed: {tls}; {advice}");
             let error = SourceError::new(Kind::Unavailable, message).caused_by(error);
-            return Self { error, retry: Retry::Never, status: None };
+            return Self { error, retry, status: None };
         }
         let kind = if error.is_timeout() { Kind::TimedOut } else { Kind::Unavailable };
         let (what, retry) = match error.is_connect() {
@@ -97,6 +105,24 @@ impl Failure {
         };
         let error = SourceError::new(kind, format!("{url}: the server answered {status}{said}{advice}"));
         Self { error, retry, status: Some(status) }
+    }
+
+    /// Whether a host that was spoken to with TLS may speak in clear text: it said so, hung up, or never answered.
+    pub(crate) fn may_be_plain(&self) -> bool {
+        self.status.is_none() && matches!(self.retry, Retry::NotTls | Retry::May(_) | Retry::AtOnce)
+    }
+
+    /// Whether a host that was spoken to in clear text may want TLS: it hung up, sent what is no HTTP, or complained.
+    pub(crate) fn may_be_tls(&self) -> bool {
+        matches!((self.status, self.retry), (Some(StatusCode::BAD_REQUEST), _) | (None, Retry::AtOnce))
+    }
+
+    /// Whether the host is to blame, and not what it was asked for.
+    pub(crate) fn blames_host(&self) -> bool {
+        match self.retry {
+            Retry::May(_) | Retry::AtOnce | Retry::Doubtful | Retry::NotTls => true,
+            Retry::Never => self.status.is_none() && self.error.kind == Kind::Unavailable,
+        }
     }
 
     /// The same failure with a word on what was being done.
@@ -155,14 +181,20 @@ fn root_cause(error: &dyn Error) -> String {
     cause.to_string()
 }
 
+/// Whether a server does not speak HTTP/1.1, as far as TLS tells.
+pub(crate) fn refuses_http1(error: &reqwest::Error) -> bool {
+    let alert = rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol);
+    tls_error(error).is_some_and(|error| error == alert)
+}
+
 /// The TLS error in the chain of causes; `io::Error` hides the error it wraps from `source`.
-fn tls_error(error: &(dyn Error + 'static)) -> Option<String> {
+fn tls_error(error: &(dyn Error + 'static)) -> Option<rustls::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
         let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         let tls = wrapped.and_then(|inner| inner.downcast_ref::<rustls::Error>());
         if let Some(tls) = tls.or_else(|| error.downcast_ref::<rustls::Error>()) {
-            return Some(tls.to_string());
+            return Some(tls.clone());
         }
         next = match wrapped {
             Some(inner) if error.source().is_none() => Some(inner),

@@ -12,10 +12,12 @@ use tokio::time::Instant;
 use crate::{
     auth::Scope,
     client::{Outgoing, RegistryClient, refused},
+    endpoint::Endpoint,
     error::Failure,
     layout::OciLayout,
     manifest::{Descriptor, Index, Manifest, Parsed, Platform, media_type},
     reference::Reference,
+    upstreams::Need,
 };
 
 /// Larger documents are refused; the distribution specification asks registries to take 4 MiB.
@@ -142,26 +144,39 @@ impl RegistryClient {
     /// The manifest or index that `reference` names, checked against its digest: the pinned one, else
     /// the one that the registry states.
     pub async fn manifest(&self, reference: &Reference) -> Result<Fetched, SourceError> {
-        let endpoint = self.endpoint(reference)?;
+        let need = if reference.digest().is_some() { Need::Pull } else { Need::Resolve };
         let mut backoff = self.backoff();
         loop {
-            match self.manifest_once(reference, backoff.deadline()).await {
-                Ok(fetched) => return Ok(fetched),
-                Err(failure) => backoff.again(failure, &endpoint).await.map_err(|error| SourceError {
-                    message: format!("{reference}: {}", error.message),
-                    ..error
-                })?,
+            let mut round = self.round(reference, need, None)?;
+            while let Some(endpoint) = round.next() {
+                let answer_by = round.answer_by(backoff.deadline());
+                let fetched =
+                    self.manifest_from(&endpoint, reference, need, answer_by, backoff.deadline()).await;
+                if let Some(fetched) = round.outcome(fetched) {
+                    return Ok(fetched);
+                }
             }
+            backoff.after(round).await.map_err(|error| SourceError {
+                message: format!("{reference}: {}", error.message),
+                ..error
+            })?;
         }
     }
 
-    async fn manifest_once(&self, reference: &Reference, deadline: Instant) -> Result<Fetched, Failure> {
+    async fn manifest_from(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        reference: &Reference,
+        need: Need,
+        answer_by: Instant,
+        deadline: Instant,
+    ) -> Result<Fetched, Failure> {
         let scope = Scope::pull(reference.repository());
-        let mut request =
-            Outgoing::new(reference, scope, Method::GET, format!("manifests/{}", reference.selector()));
+        let path = format!("manifests/{}", reference.selector());
+        let mut request = Outgoing::new(reference, need, scope, Method::GET, path);
         let accept = HeaderValue::try_from(media_type::ALL_MANIFESTS.join(", "));
         request.headers.extend(accept.map(|value| (header::ACCEPT, value)));
-        let answer = self.request_once(&request, deadline).await?.expect(&[200]).await?;
+        let answer = self.request_once(&request, endpoint, answer_by).await?.expect(&[200]).await?;
         let url = answer.body.url().clone();
         let content_type = answer.header(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let media_type =
@@ -172,10 +187,11 @@ impl RegistryClient {
         let bytes = answer.body.read_all(MAX_MANIFEST, deadline).await?;
         let digest = Digest::of(&bytes);
         match reference.digest().or(stated) {
-            Some(expected) if expected != digest => Err(Failure::doubtful(
-                &url,
-                format!("the manifest has the digest {digest} instead of {expected}"),
-            )),
+            Some(expected) if expected != digest => {
+                endpoint.sent_wrong_bytes(&self.config, &reference.to_string());
+                let what = format!("the manifest has the digest {digest} instead of {expected}");
+                Err(Failure::doubtful(&url, what))
+            }
             _ => Ok(Fetched { bytes, media_type, digest }),
         }
     }

@@ -1,7 +1,7 @@
 //! One blob of an OCI registry as a ranged byte source, and what else a registry is asked for.
 //!
-//! [`RegistryClient`] is made once per daemon and holds what is worth sharing: connections, tokens,
-//! targets of redirects. It gives a blob as a [`store::BlobSource`]; what a blob holds, and whether its
+//! [`RegistryClient`] is made once per daemon and holds what is worth sharing: connections, tokens, targets of
+//! redirects, experience with mirrors. It gives a blob as a [`store::BlobSource`]; what a blob holds, and whether its
 //! bytes are right, is not known here beyond the digests of whole blobs. [`ImageSource`] lets the same code
 //! read images from registries and from `oci-layout` directories.
 //!
@@ -23,6 +23,8 @@ mod endpoint;
 mod error;
 mod exchange;
 mod expiry;
+mod health;
+mod hosts;
 mod image;
 mod layout;
 mod manifest;
@@ -30,12 +32,14 @@ mod payload;
 mod push;
 mod reference;
 mod referrers;
+mod round;
 mod transport;
+mod upstreams;
 
 pub use backoff::RetryPolicy;
 pub use challenge::{BearerChallenge, Challenge};
 pub use client::RegistryClient;
-pub use config::{HostConfig, RegistryConfig, Scheme};
+pub use config::{HostConfig, Mirror, RegistryConfig, Scheme};
 pub use content_range::ContentRange;
 pub use counters::HostStats;
 pub use credentials::{

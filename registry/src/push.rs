@@ -16,6 +16,7 @@ use crate::{
     exchange::{Answer, same_origin},
     payload::Payload,
     reference::Reference,
+    upstreams::Need,
 };
 
 /// What came of an attempt to mount a blob from another repository.
@@ -42,7 +43,8 @@ impl RegistryClient {
         digest: &Digest,
     ) -> Result<Option<u64>, SourceError> {
         let scope = Scope::push(reference.repository(), &[]);
-        let request = Outgoing::new(reference, scope, Method::HEAD, format!("blobs/{digest}"));
+        let path = format!("blobs/{digest}");
+        let request = Outgoing::new(reference, Need::Push, scope, Method::HEAD, path);
         // A storage service may refuse HEAD on a URL signed for GET: then the blob counts as missing.
         let answer = self.request(&request, &[200, 403, 404, 405]).await?;
         let length =
@@ -62,10 +64,10 @@ impl RegistryClient {
         source: &str,
     ) -> Result<Mounted, SourceError> {
         let scope = Scope::push(reference.repository(), &[source]);
-        let mut request = Outgoing::new(reference, scope, Method::POST, "blobs/uploads/".to_owned());
-        let mut url = self.endpoint(reference)?.url(reference.repository(), "blobs/uploads/");
-        url.query_pairs_mut().append_pair("mount", &digest.to_string()).append_pair("from", source);
-        request.target = Target::Url(url);
+        let mut request = Outgoing::new(reference, Need::Push, scope, Method::POST, String::new());
+        let query = [("mount", digest.to_string()), ("from", source.to_owned())];
+        let query = query.map(|(name, value)| (name.to_owned(), value)).to_vec();
+        request.target = Target::Query("blobs/uploads/".to_owned(), query);
         let answer = self.request(&request, &[201, 202, 404, 405]).await?;
         if answer.status().as_u16() == 201 {
             return Ok(Mounted::Yes);
@@ -154,7 +156,8 @@ impl RegistryClient {
         }
         let selector = reference.tag().map_or_else(|| digest.to_string(), str::to_owned);
         let scope = Scope::push(reference.repository(), &[]);
-        let mut request = Outgoing::new(reference, scope, Method::PUT, format!("manifests/{selector}"));
+        let path = format!("manifests/{selector}");
+        let mut request = Outgoing::new(reference, Need::Push, scope, Method::PUT, path);
         let media_type = HeaderValue::from_str(media_type)
             .map_err(|_| refused(format!("{media_type:?} is not a media type")))?;
         request.headers.insert(header::CONTENT_TYPE, media_type);
@@ -171,27 +174,29 @@ impl RegistryClient {
         payload: Payload,
         len: u64,
     ) -> Result<(), SourceError> {
-        let endpoint = self.endpoint(reference)?;
         let mut backoff = self.backoff();
         loop {
             let mut url = self.open_session(reference).await?;
+            let endpoint = self.pushed_to(reference)?;
             url.query_pairs_mut().append_pair("digest", &digest.to_string());
             let mut request = self.to_session(reference, Method::PUT, url);
             request.payload = payload.clone();
-            let failure = match self.request_once(&request, Instant::now() + time_for(len)).await {
+            let deadline = Instant::now() + time_for(len);
+            let failure = match self.request_once(&request, &endpoint, deadline).await {
                 Ok(answer) => match answer.expect(&[201, 204]).await {
                     Ok(_) => return Ok(()),
                     Err(failure) => failure,
                 },
                 Err(failure) => failure,
             };
-            backoff.again(failure, &endpoint).await?;
+            backoff.again(failure, Some(&endpoint)).await?;
         }
     }
 
     async fn open_session(&self, reference: &Reference) -> Result<Url, SourceError> {
         let scope = Scope::push(reference.repository(), &[]);
-        let request = Outgoing::new(reference, scope, Method::POST, "blobs/uploads/".to_owned());
+        let path = "blobs/uploads/".to_owned();
+        let request = Outgoing::new(reference, Need::Push, scope, Method::POST, path);
         let answer = self.request(&request, &[202]).await?;
         self.session(reference, &answer)
     }
@@ -231,18 +236,21 @@ impl RegistryClient {
 
     async fn cancel(&self, reference: &Reference, session: Url) {
         let request = self.to_session(reference, Method::DELETE, session);
-        let _ = self.request_once(&request, Instant::now() + self.config.idle_timeout).await;
+        if let Ok(endpoint) = self.pushed_to(reference) {
+            let _ = self.request_once(&request, &endpoint, Instant::now() + self.config.idle_timeout).await;
+        }
     }
 
     fn to_session<'a>(&self, reference: &'a Reference, method: Method, session: Url) -> Outgoing<'a> {
         let scope = Scope::push(reference.repository(), &[]);
-        Outgoing { target: Target::Url(session), ..Outgoing::new(reference, scope, method, String::new()) }
+        let request = Outgoing::new(reference, Need::Push, scope, method, String::new());
+        Outgoing { target: Target::Url(session), ..request }
     }
 
     /// The URL of an upload that the registry opened. It gets our credentials, so it must be the
     /// registry's own.
     fn session(&self, reference: &Reference, answer: &Answer) -> Result<Url, SourceError> {
-        let endpoint = self.endpoint(reference)?;
+        let endpoint = self.pushed_to(reference)?;
         let location = answer.header(header::LOCATION).and_then(|value| value.to_str().ok());
         let url = location.and_then(|location| answer.body.url().join(location).ok());
         match url {

@@ -16,6 +16,7 @@ use crate::{
     image::MAX_MANIFEST,
     manifest::{Descriptor, Index, Parsed, media_type},
     reference::Reference,
+    upstreams::Need,
 };
 
 /// The header by which a registry says that it keeps the list of referrers (distribution-spec, "Pushing Manifests with
@@ -107,10 +108,9 @@ impl RegistryClient {
         artifact_type: &str,
     ) -> Result<Option<Index>, SourceError> {
         let scope = Scope::pull(reference.repository());
-        let mut request = Outgoing::new(reference, scope, Method::GET, String::new());
-        let mut url = self.endpoint(reference)?.url(reference.repository(), &format!("referrers/{subject}"));
-        url.query_pairs_mut().append_pair("artifactType", artifact_type);
-        request.target = Target::Url(url);
+        let mut request = Outgoing::new(reference, Need::Referrers, scope, Method::GET, String::new());
+        let query = vec![("artifactType".to_owned(), artifact_type.to_owned())];
+        request.target = Target::Query(format!("referrers/{subject}"), query);
         request.headers.insert(header::ACCEPT, HeaderValue::from_static(media_type::OCI_INDEX));
         let deadline = self.backoff().deadline();
         // Registries of before 1.1 answer with whatever they say to a path that they do not know.
@@ -167,7 +167,8 @@ impl RegistryClient {
         bytes: Bytes,
     ) -> Result<bool, SourceError> {
         let scope = Scope::push(place.repository(), &[]);
-        let mut request = Outgoing::new(place, scope, Method::PUT, format!("manifests/{digest}"));
+        let path = format!("manifests/{digest}");
+        let mut request = Outgoing::new(place, Need::Push, scope, Method::PUT, path);
         request.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type::OCI_MANIFEST));
         request.payload = crate::payload::Payload::Bytes(bytes);
         let answer = self.request(&request, &[200, 201, 202]).await?;

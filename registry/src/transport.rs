@@ -1,14 +1,22 @@
-//! HTTP as the rest of the crate uses it: one connection pool, no automatic redirects, bounded waiting.
+//! HTTP as the rest of the crate uses it: one connection pool for all hosts that are connected to in the same way, no
+//! automatic redirects, bounded waiting.
 //!
-//! HTTP/1.1 only: an HTTP/2 client shares one TCP connection per host, whose window bounds the speed of
-//! all its ranges together, while HTTP/1.1 opens a connection for each concurrent read. Manifests and
-//! tokens use the same pool, so that the first blob read finds a warm connection.
+//! HTTP/1.1 wherever a server speaks it: an HTTP/2 client shares one TCP connection per host, whose window bounds
+//! the speed of all its ranges together, while HTTP/1.1 opens a connection for each concurrent read. Manifests
+//! and tokens use the same pool, so that the first blob read finds a warm connection.
 
-use std::{fs, sync::Arc, time::Duration};
+mod tls;
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use reqwest::{Certificate, Client, ClientBuilder, Request, RequestBuilder, Response, redirect::Policy};
+use parking_lot::Mutex;
+use reqwest::{Client, ClientBuilder, Request, RequestBuilder, Response, redirect::Policy};
 use store::SourceErrorKind as Kind;
 use tokio::time::{Instant, timeout};
 use url::Url;
@@ -17,17 +25,31 @@ use crate::{
     config::RegistryConfig,
     counters::Count,
     endpoint::{Endpoint, is_loopback},
-    error::Failure,
+    error::{Failure, refuses_http1},
+    hosts::Connection,
 };
 
-/// The clients of the whole daemon.
+/// The clients for all hosts that are connected to in the same way.
 #[derive(Debug)]
 pub(crate) struct Transport {
+    clients: Clients,
+    /// For hosts that speak nothing but HTTP/2; made when there is one.
+    http2: OnceLock<Clients>,
+    only_http2: Mutex<HashSet<Authority>>,
+    config: RegistryConfig,
+    connection: Connection,
+    idle: Duration,
+}
+
+/// A host and its port.
+type Authority = (Option<String>, Option<u16>);
+
+#[derive(Debug)]
+struct Clients {
     /// Uses the proxies that the environment names.
     proxied: Client,
     /// For loopback hosts, which no proxy could reach (as Go's `ProxyFromEnvironment` decides).
     direct: Client,
-    idle: Duration,
 }
 
 /// A body whose silence is bounded and whose bytes are counted.
@@ -52,25 +74,19 @@ const MAX_DISCARD: usize = 16 * 1024;
 // === impl Transport ===
 
 impl Transport {
-    pub(crate) fn new(config: &RegistryConfig) -> Result<Self, Failure> {
-        let build = |builder: ClientBuilder| {
-            builder.build().map_err(|error| {
-                Failure::fatal(
-                    Kind::Protocol,
-                    format!("cannot set up the HTTP client: {}", error.without_url()),
-                )
-            })
-        };
+    pub(crate) fn new(config: &RegistryConfig, connection: &Connection) -> Result<Self, Failure> {
         Ok(Self {
-            proxied: build(builder(config)?)?,
-            direct: build(builder(config)?.no_proxy())?,
-            idle: config.idle_timeout,
+            clients: Clients::new(config, connection, true)?,
+            http2: OnceLock::new(),
+            only_http2: Mutex::default(),
+            config: config.clone(),
+            connection: connection.clone(),
+            idle: connection.silence.unwrap_or(config.idle_timeout),
         })
     }
 
     pub(crate) fn request(&self, method: http::Method, url: Url) -> RequestBuilder {
-        let client = if is_loopback(&url) { &self.direct } else { &self.proxied };
-        client.request(method, url)
+        self.clients.of(&url).request(method, url)
     }
 
     /// Sends `request` and waits for the head of the answer, not longer than the idle time-out nor past
@@ -87,8 +103,32 @@ impl Transport {
     /// Sends `request` and waits for the head of the answer as long as it takes.
     pub(crate) async fn send_unbounded(&self, request: Request) -> Result<Response, Failure> {
         let url = request.url().clone();
-        let client = if is_loopback(&url) { &self.direct } else { &self.proxied };
-        client.execute(request).await.map_err(|error| Failure::transport(&url, error))
+        let authority = (url.host_str().map(str::to_owned), url.port_or_known_default());
+        if self.only_http2.lock().contains(&authority) {
+            return execute(self.http2()?, request).await.map_err(|error| Failure::transport(&url, error));
+        }
+        // Only TLS tells before a byte of the request was sent. A stream cannot be sent again, but what is asked
+        // for before a stream is no stream.
+        let again = if url.scheme() == "https" { request.try_clone() } else { None };
+        let error = match execute(&self.clients, request).await {
+            Ok(response) => return Ok(response),
+            Err(error) => error,
+        };
+        match again.filter(|_| refuses_http1(&error)) {
+            Some(request) => {
+                self.only_http2.lock().insert(authority);
+                execute(self.http2()?, request).await.map_err(|error| Failure::transport(&url, error))
+            }
+            None => Err(Failure::transport(&url, error)),
+        }
+    }
+
+    fn http2(&self) -> Result<&Clients, Failure> {
+        if let Some(clients) = self.http2.get() {
+            return Ok(clients);
+        }
+        let clients = Clients::new(&self.config, &self.connection, false)?;
+        Ok(self.http2.get_or_init(|| clients))
     }
 
     pub(crate) fn body(&self, response: Response, endpoint: &Arc<Endpoint>) -> Body {
@@ -101,31 +141,47 @@ impl Transport {
     }
 }
 
-fn builder(config: &RegistryConfig) -> Result<ClientBuilder, Failure> {
+// === impl Clients ===
+
+impl Clients {
+    fn new(config: &RegistryConfig, connection: &Connection, http1: bool) -> Result<Self, Failure> {
+        let build = |builder: ClientBuilder| {
+            builder.build().map_err(|error| {
+                Failure::fatal(
+                    Kind::Protocol,
+                    format!("cannot set up the HTTP client: {}", error.without_url()),
+                )
+            })
+        };
+        Ok(Self {
+            proxied: build(builder(config, connection, http1)?)?,
+            direct: build(builder(config, connection, http1)?.no_proxy())?,
+        })
+    }
+
+    fn of(&self, url: &Url) -> &Client {
+        if is_loopback(url) { &self.direct } else { &self.proxied }
+    }
+}
+
+async fn execute(clients: &Clients, request: Request) -> Result<Response, reqwest::Error> {
+    clients.of(request.url()).execute(request).await
+}
+
+fn builder(config: &RegistryConfig, connection: &Connection, http1: bool) -> Result<ClientBuilder, Failure> {
     let mut builder = Client::builder()
-        .http1_only()
         .redirect(Policy::none())
         .referer(false)
         .user_agent(&config.user_agent)
-        .connect_timeout(config.connect_timeout)
         .pool_idle_timeout(Duration::from_secs(60))
         .pool_max_idle_per_host(IDLE_CONNECTIONS)
         .tcp_keepalive(Duration::from_secs(30));
-    for path in &config.ca_files {
-        let unusable = |why: String| {
-            let path = path.display();
-            Failure::fatal(Kind::Protocol, format!("cannot use the certificate authority file {path}: {why}"))
-        };
-        let pem = fs::read(path).map_err(|error| unusable(error.to_string()))?;
-        let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.to_string()))?;
-        if certificates.is_empty() {
-            return Err(unusable("there is no PEM certificate in it".to_owned()));
-        }
-        for certificate in certificates {
-            builder = builder.add_root_certificate(certificate);
-        }
+    builder = if http1 { builder.http1_only() } else { builder.http2_adaptive_window(true) };
+    let limit = connection.connect_timeout.unwrap_or(config.connect_timeout);
+    if !limit.is_zero() {
+        builder = builder.connect_timeout(limit);
     }
-    Ok(builder)
+    tls::configure(builder, config, connection)
 }
 
 /// Reads what is left of an answer that is not needed, in the background, so that its connection can be
@@ -157,6 +213,11 @@ impl Body {
 
     pub(crate) fn headers(&self) -> &http::HeaderMap {
         self.response.headers()
+    }
+
+    /// The host that was asked.
+    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
     }
 
     pub(crate) fn url(&self) -> &Url {

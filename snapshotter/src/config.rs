@@ -48,6 +48,8 @@ pub struct Config {
     pub directory_cache: DirectoryCache,
     /// `[resolver]`
     pub resolver: Resolver,
+    /// `[registry]`
+    pub registry: Registry,
     /// `[store]`
     pub store: Store,
     /// `[cache]`
@@ -93,6 +95,15 @@ pub struct Resolver {
     pub ca_files: Vec<String>,
     /// `[resolver.host]`
     pub host: Hosts,
+}
+
+/// What other programs are told of registries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registry {
+    /// Directories with a directory for each registry, separated by colons.
+    pub config_path: String,
+    /// Docker's `daemon.json`, if its word on registries counts.
+    pub docker_config: Option<PathBuf>,
 }
 
 /// What is on disk and on its way there.
@@ -251,16 +262,6 @@ impl Loaded {
         for Warning { line, key, why } in &self.warnings {
             tracing::warn!(line, key, why, "a key of the configuration does nothing");
         }
-        for (host, mirrors) in self.config.resolver.host.mirrored() {
-            let mirrors: Vec<_> =
-                mirrors.iter().map(|mirror| mirror.host.as_str()).filter(|name| *name != host).collect();
-            let mirrors = mirrors.join(", ");
-            tracing::warn!(
-                host,
-                mirrors,
-                "mirrors are not asked by this version: everything comes from the registry itself"
-            );
-        }
     }
 }
 
@@ -288,6 +289,10 @@ impl Default for Config {
                 insecure: Vec::new(),
                 ca_files: Vec::new(),
                 host: Hosts::default(),
+            },
+            registry: Registry {
+                config_path: "/etc/containerd/certs.d:/etc/docker/certs.d".to_owned(),
+                docker_config: None,
             },
             store: Store {
                 memory_budget: ByteSize(24 << 20),

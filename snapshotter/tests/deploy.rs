@@ -50,6 +50,7 @@ fn the_daemon_set_shares_what_must_outlive_its_pods() {
         "mountPropagation: Bidirectional",
         "starling-holder --keep --outside /proc/1",
         "path: /var/lib/starling",
+        "path: /etc/containerd/certs.d",
         &format!("path: {run}"),
     ] {
         assert!(yaml.contains(part), "{part}");

@@ -14,6 +14,8 @@ mod handover;
 mod hanging;
 #[path = "lazy/image.rs"]
 mod image;
+#[path = "lazy/mirrors.rs"]
+mod mirrors;
 #[path = "lazy/node.rs"]
 mod node;
 #[path = "lazy/offline.rs"]

@@ -10,6 +10,7 @@ mod body;
 mod contents;
 mod fault;
 mod log;
+mod peer;
 mod serve;
 mod shaping;
 mod tls;
@@ -31,12 +32,13 @@ pub use self::{
     auth::Auth,
     fault::{Fault, On},
     log::{Listener, RequestRecord},
+    peer::Peer,
     shaping::Shaping,
 };
 use self::{contents::Contents, serve::State};
 use crate::registry_process::Traffic;
 
-/// How a registry behaves from its start; everything but `tls` can be changed later.
+/// How a registry behaves from its start; `tls`, `http2_only` and `peer` stay, the rest can be changed.
 #[derive(Debug, Clone, Default)]
 pub struct RegistryOptions {
     /// What it asks for before it answers.
@@ -49,6 +51,10 @@ pub struct RegistryOptions {
     pub no_referrers: bool,
     /// Serve HTTPS (HTTP/1.1 and HTTP/2) with a certificate of a private authority.
     pub tls: bool,
+    /// With `tls`: refuse HTTP/1.1.
+    pub http2_only: bool,
+    /// Behave as a mirror of many registries.
+    pub peer: Peer,
 }
 
 /// Whether blob requests are answered with a redirect.
@@ -98,7 +104,7 @@ impl TestRegistry {
         // Another host, not only another port: Go's client passes credentials on to the same host.
         let cdn = std::net::TcpListener::bind("127.0.0.2:0").context("listen")?;
         let (address, cdn_address) = (listener.local_addr()?, cdn.local_addr()?);
-        let identity = if options.tls { Some(tls::Identity::new()?) } else { None };
+        let identity = if options.tls { Some(tls::Identity::new(options.http2_only)?) } else { None };
         let certificate = identity.as_ref().map(|identity| identity.authority_pem.clone());
         let acceptor = identity.map(|identity| identity.acceptor);
         let state = Arc::new(State::new(options, address, cdn_address));

@@ -6,11 +6,12 @@
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
 use http::header;
 use store::{BlobSource, ByteStream, SourceError, SourceErrorKind as Kind};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+use url::Url;
 
 use super::{RemoteBlob, Wanted};
 use crate::{
@@ -20,18 +21,25 @@ use crate::{
     error::{Failure, Retry},
     exchange::Answer,
     transport::Body,
+    upstreams::Need,
 };
 
 /// Progress of this many bytes gives a reader all its attempts and time again. Less would let a server
 /// that sends a byte per connection keep a reader busy for ever.
 const PROGRESS: u64 = 64 * 1024;
+/// The field of a part's head that tells its range.
+const CONTENT_RANGE: &[u8] = b"content-range:";
 /// A server may round a range to blocks of its own; more than this before the wanted byte is an error.
 const MAX_ROUNDING: u64 = 1 << 20;
+
+/// A part of an answer in several parts has a few short headers of its own; more than this is something else.
+const MAX_PART_HEAD: usize = 8 * 1024;
 
 /// Reads `next..end`.
 pub(super) struct RangeReader {
     blob: RemoteBlob,
-    endpoint: Arc<Endpoint>,
+    /// The host that was asked last.
+    endpoint: Option<Arc<Endpoint>>,
     next: u64,
     end: u64,
     part: Option<Part>,
@@ -51,17 +59,21 @@ pub(super) struct Part {
     skip: u64,
     /// Bytes that follow, as the answer's head says; unknown for an answer without a length.
     len: Option<u64>,
+    /// Bytes of the body that were read with a head within it.
+    held: Bytes,
+    /// The part is one of several: something else comes after it.
+    enclosed: bool,
 }
 
 // === impl RangeReader ===
 
 impl RangeReader {
-    pub(super) fn new(blob: RemoteBlob, range: Range<u64>, permit: Permit) -> Result<Self, Failure> {
-        let (endpoint, backoff) = (blob.endpoint()?, blob.client.backoff());
+    pub(super) fn new(blob: RemoteBlob, range: Range<u64>, permit: Permit) -> Self {
+        let backoff = blob.client.backoff();
         let Range { start: next, end } = range;
-        Ok(Self {
+        Self {
             blob,
-            endpoint,
+            endpoint: None,
             next,
             end,
             part: None,
@@ -69,11 +81,14 @@ impl RangeReader {
             backoff,
             progress: 0,
             _permit: permit,
-        })
+        }
     }
 
     /// A reader whose first answer is there already.
     pub(super) fn with_part(mut self, part: Part) -> Self {
+        let endpoint = part.body.endpoint();
+        self.blob.sends(self.next..self.end, endpoint);
+        self.endpoint = Some(endpoint.clone());
         self.part = Some(part);
         self
     }
@@ -125,10 +140,15 @@ impl RangeReader {
                     let what = "the server gives only a few of the bytes that it is asked for";
                     let failure = Failure::doubtful(part.body.url(), what);
                     self.part = None;
+                    self.host_failed();
                     self.failed(failure).await?;
                 }
-                Err(failure) => {
+                Err(mut failure) => {
                     self.part = None;
+                    if self.host_failed() && matches!(failure.retry, Retry::May(_)) {
+                        // Another host need not be waited for.
+                        failure.retry = Retry::AtOnce;
+                    }
                     // The time for attempts begins now: a long body, or a slow reader of one, has not
                     // used it up.
                     if self.backoff.is_fresh() || self.progress >= PROGRESS {
@@ -144,7 +164,7 @@ impl RangeReader {
 
     /// All bytes of the range, which the caller has bounded.
     pub(super) async fn collect(mut self) -> Result<Bytes, SourceError> {
-        let mut all = bytes::BytesMut::new();
+        let mut all = BytesMut::new();
         while let Some(bytes) = self.read().await? {
             if all.is_empty() && self.next == self.end {
                 return Ok(bytes);
@@ -154,18 +174,43 @@ impl RangeReader {
         Ok(all.freeze())
     }
 
-    async fn ask(&self) -> Result<Part, Failure> {
+    async fn ask(&mut self) -> Result<Part, Failure> {
+        let blob = self.blob.clone();
+        let mut round = blob.round()?;
+        while let Some(endpoint) = round.next() {
+            let answer_by = round.answer_by(self.backoff.deadline());
+            let part = self.ask_at(&endpoint, answer_by).await;
+            self.endpoint = Some(endpoint);
+            if let Some(part) = round.outcome(part) {
+                self.blob.sends(self.next..self.end, part.body.endpoint());
+                return Ok(part);
+            }
+        }
+        Err(round.into_failure())
+    }
+
+    async fn ask_at(&self, endpoint: &Arc<Endpoint>, answer_by: Instant) -> Result<Part, Failure> {
         let wanted = Wanted::Part(self.next, self.end);
-        let answer = self.blob.get(wanted, self.backoff.deadline()).await?.expect(&[200, 206, 416]).await?;
-        self.blob.part(answer, self.next)
+        let answer = self.blob.get(endpoint, wanted, answer_by).await?.expect(&[200, 206, 416]).await?;
+        self.blob.part(answer, self.next).await
+    }
+
+    /// The host whose body is being read did not do well. Whether there are other hosts.
+    fn host_failed(&self) -> bool {
+        let config = &self.blob.client.config;
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.health.failed(config.host_penalty);
+        }
+        let endpoints = self.blob.client.endpoints(&self.blob.reference, Need::Pull);
+        endpoints.is_ok_and(|endpoints| endpoints.iter().any(|endpoint| !endpoint.health.is_failing()))
     }
 
     async fn failed(&mut self, failure: Failure) -> Result<(), SourceError> {
         // A target that failed once may be tried again, one that failed twice may be better elsewhere.
         if failure.retry == Retry::Doubtful || !self.backoff.is_fresh() {
-            self.blob.distrust();
+            self.blob.state.routes.clear();
         }
-        self.backoff.again(failure, &self.endpoint).await.map_err(|mut error| {
+        self.backoff.again(failure, self.endpoint.as_deref()).await.map_err(|mut error| {
             error.message = format!("{}: {}", self.blob.describe(), error.message);
             error
         })
@@ -176,7 +221,7 @@ impl RangeReader {
 
 impl RemoteBlob {
     /// The part of an answer with status 200, 206 or 416 that begins with the byte at `next`.
-    pub(super) fn part(&self, answer: Answer, next: u64) -> Result<Part, Failure> {
+    pub(super) async fn part(&self, answer: Answer, next: u64) -> Result<Part, Failure> {
         let body = answer.body;
         let url = body.url().clone();
         if let Some(encoding) = body.headers().get(header::CONTENT_ENCODING)
@@ -184,7 +229,8 @@ impl RemoteBlob {
         {
             return Err(Failure::doubtful(&url, "the answer is encoded although that was not asked for"));
         }
-        match body.status().as_u16() {
+        match status(&body) {
+            206 if is_multipart(&body) => Ok(self.first_part(body, Some(next)).await?.1),
             206 => self.partial(body, next),
             416 => {
                 let size = match content_range(&body) {
@@ -204,18 +250,9 @@ impl RemoteBlob {
     fn partial(&self, body: Body, next: u64) -> Result<Part, Failure> {
         let url = body.url().clone();
         let Some(ContentRange::Satisfied { first, end, total }) = content_range(&body) else {
-            let multipart = body
-                .headers()
-                .get(header::CONTENT_TYPE)
-                .is_some_and(|value| value.as_bytes().to_ascii_lowercase().starts_with(b"multipart/"));
-            let what = if multipart { "is in several parts" } else { "does not say what range it holds" };
-            return Err(Failure::doubtful(&url, format!("the answer to one range {what}")));
+            return Err(Failure::doubtful(&url, "the answer to one range does not say what range it holds"));
         };
-        if first > next || end <= next || next - first > MAX_ROUNDING {
-            let what =
-                format!("the answer holds bytes {first} to {} instead of those from {next} on", end - 1);
-            return Err(Failure::doubtful(&url, what));
-        }
+        check_range(&url, first..end, next)?;
         if body.announced().is_some_and(|len| len != end - first) {
             return Err(Failure::doubtful(
                 &url,
@@ -223,9 +260,50 @@ impl RemoteBlob {
             ));
         }
         if let Some(total) = total {
-            self.learn_size(&url, total)?;
+            self.learn_size(&body, total)?;
         }
-        Ok(Part { body, skip: next - first, len: Some(end - next) })
+        Ok(Part { body, skip: next - first, len: Some(end - next), held: Bytes::new(), enclosed: false })
+    }
+
+    /// The first part of an answer in several (RFC 9110, section 14.6), which some servers send for one range too, and
+    /// the range it says that it holds. It is read from the byte at `next` on, or from its beginning.
+    pub(super) async fn first_part(
+        &self,
+        mut body: Body,
+        next: Option<u64>,
+    ) -> Result<(ContentRange, Part), Failure> {
+        let url = body.url().clone();
+        let mut head = BytesMut::new();
+        let end_of_head = loop {
+            if let Some(at) = head.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                break at + 4;
+            }
+            let chunk = if head.len() > MAX_PART_HEAD { None } else { body.chunk().await? };
+            let none =
+                || Failure::doubtful(&url, "the answer to one range is in several parts without heads");
+            head.extend_from_slice(&chunk.ok_or_else(none)?);
+        };
+        let held = head.split_off(end_of_head).freeze();
+        let lines = head.as_ref().split(|byte: &u8| *byte == b'\n').map(<[u8]>::trim_ascii);
+        let field = |line: &[u8]| {
+            let (name, value) = line.split_at_checked(CONTENT_RANGE.len())?;
+            let value = name.eq_ignore_ascii_case(CONTENT_RANGE).then_some(value)?;
+            ContentRange::parse(value.trim_ascii())
+        };
+        let Some(range @ ContentRange::Satisfied { first, end, total }) = lines.filter_map(field).next()
+        else {
+            return Err(Failure::doubtful(
+                &url,
+                "the first part of the answer does not say what range it holds",
+            ));
+        };
+        let next = next.unwrap_or(first);
+        check_range(&url, first..end, next)?;
+        if let Some(total) = total {
+            self.learn_size(&body, total)?;
+        }
+        let part = Part { body, skip: next - first, len: Some(end - next), held, enclosed: true };
+        Ok((range, part))
     }
 
     /// A server without ranges sends the whole blob: what lies before the wanted bytes is read and thrown
@@ -234,7 +312,7 @@ impl RemoteBlob {
         let url = body.url().clone();
         let announced = body.announced();
         if let Some(size) = announced {
-            self.learn_size(&url, size)?;
+            self.learn_size(&body, size)?;
         }
         if next > self.client.config.max_skip {
             let message = format!(
@@ -249,7 +327,7 @@ impl RemoteBlob {
             }
             size => size.map(|size| size - next),
         };
-        Ok(Part { body, skip: next, len })
+        Ok(Part { body, skip: next, len, held: Bytes::new(), enclosed: false })
     }
 }
 
@@ -262,7 +340,13 @@ impl Part {
             return Ok(None);
         }
         loop {
-            let Some(mut chunk) = self.body.chunk().await? else { return self.ended() };
+            let mut chunk = match std::mem::take(&mut self.held) {
+                held if !held.is_empty() => held,
+                _ => match self.body.chunk().await? {
+                    Some(chunk) => chunk,
+                    None => return self.ended(),
+                },
+            };
             let skipped = self.skip.min(chunk.len() as u64);
             self.skip -= skipped;
             // Not more than the chunk's length, which is a usize.
@@ -270,12 +354,16 @@ impl Part {
             if chunk.is_empty() {
                 continue;
             }
+            if let Some(len) = self.len.filter(|len| self.enclosed && *len < chunk.len() as u64) {
+                // Less than the chunk's length, which is a usize.
+                chunk.truncate(len as usize);
+            }
             if let Some(len) = &mut self.len {
                 let Some(left) = len.checked_sub(chunk.len() as u64) else {
                     return Err(Failure::doubtful(self.body.url(), "the answer is longer than it says"));
                 };
                 *len = left;
-                if left == 0 && self.body.announced().is_none() {
+                if left == 0 && self.body.announced().is_none() && !self.enclosed {
                     self.check_end().await?;
                 }
             }
@@ -307,6 +395,31 @@ impl Part {
             Ok(Ok(Some(_))) => Err(Failure::doubtful(self.body.url(), "the answer is longer than it says")),
             _ => Ok(()),
         }
+    }
+}
+
+/// An answer holds the bytes of `range`, of which those from `next` on are wanted.
+fn check_range(url: &Url, range: Range<u64>, next: u64) -> Result<(), Failure> {
+    let Range { start: first, end } = range;
+    if first > next || end <= next || next - first > MAX_ROUNDING {
+        let what = format!("the answer holds bytes {first} to {} instead of those from {next} on", end - 1);
+        return Err(Failure::doubtful(url, what));
+    }
+    Ok(())
+}
+
+/// Whether a body consists of several parts.
+pub(super) fn is_multipart(body: &Body) -> bool {
+    let content_type = body.headers().get(header::CONTENT_TYPE);
+    content_type.is_some_and(|value| value.as_bytes().to_ascii_lowercase().starts_with(b"multipart/"))
+}
+
+/// The status of an answer: one that says which range it holds is a partial one, also where it says 200, as Dragonfly's
+/// proxy did until 2026.
+pub(super) fn status(body: &Body) -> u16 {
+    match (body.status().as_u16(), content_range(body)) {
+        (200, Some(ContentRange::Satisfied { .. })) => 206,
+        (status, _) => status,
     }
 }
 

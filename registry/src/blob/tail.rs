@@ -5,16 +5,19 @@
 //! the size is learned from whatever the server said and the range is asked for by offsets. A server that
 //! sends the whole blob whatever it is asked cannot serve it lazily, unless the blob is small.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use store::{BlobSource, SourceError, SourceErrorKind as Kind, Tail};
 use tokio::time::Instant;
 
 use super::{
     RemoteBlob, Wanted,
-    reader::{Part, RangeReader, content_range},
+    reader::{Part, RangeReader, content_range, is_multipart, status},
 };
 use crate::{
     content_range::ContentRange,
+    endpoint::Endpoint,
     error::{Failure, Retry},
     exchange::Answer,
 };
@@ -43,17 +46,21 @@ enum Found {
 impl RemoteBlob {
     /// The last `len` bytes and the size.
     pub(super) async fn tail(&self, len: u64) -> Result<Tail, SourceError> {
-        let endpoint = self.endpoint()?;
         let mut backoff = self.client.backoff();
         loop {
-            let failure = match self.find_tail(len, backoff.deadline()).await {
-                Ok(found) => return self.finish_tail(found, len).await,
-                Err(failure) => failure,
-            };
-            if failure.retry == Retry::Doubtful || !backoff.is_fresh() {
-                self.distrust();
+            let mut round = self.round()?;
+            while let Some(endpoint) = round.next() {
+                let found = self.find_tail(&endpoint, len, round.answer_by(backoff.deadline())).await;
+                if let Some(found) = round.outcome(found) {
+                    return self.finish_tail(found, len).await;
+                }
             }
-            backoff.again(failure, &endpoint).await.map_err(|mut error| {
+            let asked = round.asked();
+            let failure = round.into_failure();
+            if failure.retry == Retry::Doubtful || !backoff.is_fresh() {
+                self.state.routes.clear();
+            }
+            backoff.again(failure, asked.as_deref()).await.map_err(|mut error| {
                 error.message = format!("{}: {}", self.describe(), error.message);
                 error
             })?;
@@ -67,7 +74,7 @@ impl RemoteBlob {
                 (bytes, size)
             }
             Found::Body { start, size, part } => {
-                let reader = RangeReader::new(self.clone(), start..size, None)?.with_part(*part);
+                let reader = RangeReader::new(self.clone(), start..size, None).with_part(*part);
                 (reader.collect().await?, size)
             }
         };
@@ -76,20 +83,24 @@ impl RemoteBlob {
         Ok(Tail { bytes: bytes.slice(cut..), blob_size })
     }
 
-    async fn find_tail(&self, len: u64, deadline: Instant) -> Result<Found, Failure> {
-        let endpoint = self.endpoint()?;
+    async fn find_tail(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        len: u64,
+        deadline: Instant,
+    ) -> Result<Found, Failure> {
         if let Some(size) = self.size() {
-            return self.by_offset(len, size, deadline).await;
+            return self.by_offset(endpoint, len, size, deadline).await;
         }
         let suffix = endpoint.takes_suffixes();
-        let mut step = if suffix { self.by_suffix(len, deadline).await? } else { Step::Nothing };
+        let mut step = if suffix { self.by_suffix(endpoint, len, deadline).await? } else { Step::Nothing };
         if matches!(step, Step::Nothing) {
-            step = self.by_probe(deadline).await?;
+            step = self.by_probe(endpoint, deadline).await?;
         }
         match step {
             Step::Found(found) => Ok(found),
             Step::Size(size) => {
-                let found = self.by_offset(len, size, deadline).await?;
+                let found = self.by_offset(endpoint, len, size, deadline).await?;
                 if suffix && matches!(found, Found::Body { .. }) {
                     endpoint.set_refuses_suffixes();
                 }
@@ -99,18 +110,31 @@ impl RemoteBlob {
         }
     }
 
-    async fn by_suffix(&self, len: u64, deadline: Instant) -> Result<Step, Failure> {
-        let answer = self.get(Wanted::Last(len), deadline).await?;
-        let status = answer.status().as_u16();
-        match (status, content_range(&answer.body)) {
+    async fn by_suffix(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        len: u64,
+        deadline: Instant,
+    ) -> Result<Step, Failure> {
+        let answer = self.get(endpoint, Wanted::Last(len), deadline).await?;
+        match (status(&answer.body), content_range(&answer.body)) {
             (206, Some(ContentRange::Satisfied { first, end, total: Some(size) })) => {
                 if end == size && first == size.saturating_sub(len) {
-                    let part = Box::new(self.part(answer, first)?);
+                    let part = Box::new(self.part(answer, first).await?);
                     return Ok(Step::Found(Found::Body { start: first, size, part }));
                 }
                 answer.body.discard();
                 Ok(Step::Size(size))
             }
+            (206, None) if is_multipart(&answer.body) => match self.first_part(answer.body, None).await? {
+                (ContentRange::Satisfied { first, end, total: Some(size) }, part)
+                    if end == size && first == size.saturating_sub(len) =>
+                {
+                    Ok(Step::Found(Found::Body { start: first, size, part: Box::new(part) }))
+                }
+                (ContentRange::Satisfied { total: Some(size), .. }, _) => Ok(Step::Size(size)),
+                _ => Ok(Step::Nothing),
+            },
             (200, _) => self.step_of_whole(answer, false).await,
             (416, Some(ContentRange::Unsatisfied { total })) => {
                 answer.body.discard();
@@ -125,9 +149,9 @@ impl RemoteBlob {
     }
 
     /// Asks for the first byte, to learn the size.
-    async fn by_probe(&self, deadline: Instant) -> Result<Step, Failure> {
-        let answer = self.get(Wanted::Part(0, 1), deadline).await?.expect(&[200, 206, 416]).await?;
-        match (answer.status().as_u16(), content_range(&answer.body)) {
+    async fn by_probe(&self, endpoint: &Arc<Endpoint>, deadline: Instant) -> Result<Step, Failure> {
+        let answer = self.get(endpoint, Wanted::Part(0, 1), deadline).await?.expect(&[200, 206, 416]).await?;
+        match (status(&answer.body), content_range(&answer.body)) {
             (200, _) => self.step_of_whole(answer, true).await,
             (
                 _,
@@ -143,15 +167,22 @@ impl RemoteBlob {
         }
     }
 
-    async fn by_offset(&self, len: u64, size: u64, deadline: Instant) -> Result<Found, Failure> {
+    async fn by_offset(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        len: u64,
+        size: u64,
+        deadline: Instant,
+    ) -> Result<Found, Failure> {
         if size == 0 {
             return Ok(Found::Whole(Bytes::new()));
         }
         let start = size.saturating_sub(len);
-        let answer = self.get(Wanted::Part(start, size), deadline).await?.expect(&[200, 206, 416]).await?;
-        if answer.status().as_u16() != 200 {
-            self.learn_size(answer.body.url(), size)?;
-            let part = Box::new(self.part(answer, start)?);
+        let wanted = Wanted::Part(start, size);
+        let answer = self.get(endpoint, wanted, deadline).await?.expect(&[200, 206, 416]).await?;
+        if status(&answer.body) != 200 {
+            self.learn_size(&answer.body, size)?;
+            let part = Box::new(self.part(answer, start).await?);
             return Ok(Found::Body { start, size, part });
         }
         match self.step_of_whole(answer, true).await? {
@@ -169,7 +200,7 @@ impl RemoteBlob {
         match answer.body.announced() {
             Some(0) => Ok(Step::Found(Found::Whole(Bytes::new()))),
             Some(size) if size <= small => {
-                let part = Box::new(self.part(answer, 0)?);
+                let part = Box::new(self.part(answer, 0).await?);
                 Ok(Step::Found(Found::Body { start: 0, size, part }))
             }
             Some(size) => Ok(Step::Size(size)),

@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod auth;
+mod behaviours;
 mod classes;
 mod faults;
 mod images;
 mod judge;
+mod mirrors;
 mod origin;
 mod push;
 mod ranges;

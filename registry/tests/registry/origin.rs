@@ -125,6 +125,10 @@ impl Reply {
         Self::status(401).header("www-authenticate", &value)
     }
 
+    pub(crate) fn is_ok(&self) -> bool {
+        matches!(self.status, 200 | 206)
+    }
+
     /// Sets a header, in place of one with the same name.
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.retain(|(known, _)| known != name);
@@ -222,6 +226,15 @@ impl Origin {
         let log = Arc::new(Mutex::new(Vec::new()));
         let task = tokio::spawn(accept(listener, log.clone(), script, None));
         Self { host, log, task }
+    }
+
+    /// On the loopback address of IPv6; `None` where there is none.
+    pub(crate) async fn start_v6(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Option<Self> {
+        let listener = TcpListener::bind("[::1]:0").await.ok()?;
+        let host = listener.local_addr().unwrap().to_string();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let task = tokio::spawn(accept(listener, log.clone(), Arc::new(script), None));
+        Some(Self { host, log, task })
     }
 
     pub(crate) async fn start_tls(
@@ -322,6 +335,7 @@ async fn read_request(from: &mut (impl AsyncBufReadExt + Unpin)) -> Option<Seen>
 pub(crate) fn quick() -> RegistryConfig {
     RegistryConfig {
         idle_timeout: Duration::from_secs(2),
+        connect_timeout: Duration::from_secs(2),
         retry: RetryPolicy {
             attempts: 4,
             first_delay: Duration::from_millis(10),

@@ -195,7 +195,7 @@ pub enum OutcomeStatus {
 /// What was asked of a registry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegistryStatus {
-    /// Its host, as images name it.
+    /// Its host, as images name it, or the mirror's own name.
     pub host: String,
     /// Requests sent.
     pub requests: u64,

@@ -150,9 +150,10 @@ pub(super) static KEYS: &[Key] = &[
     works(
         "resolver.host",
         |c| &mut c.resolver.host,
-        "`[[resolver.host.\"<host>\".mirrors]]` with `host`, `insecure`, `request_timeout_sec` and `header`. An entry that \
-         names the registry itself works: `insecure = true` speaks to it without TLS, `header` is sent with every \
-         request. Other hosts are not asked by this version; the daemon says so when it starts.",
+        "`[[resolver.host.\"<host>\".mirrors]]` with `host`, `insecure` (no TLS), `request_timeout_sec` (how long it may be \
+         silent; 0: as long as others, below 0: for a day) and `header` (sent to this host only). Mirrors are asked in this \
+         order, the registry itself last unless it is named among them. A registry with such an entry for another host is \
+         not looked up in `registry.config_path`.",
     ),
     own(
         "resolver.insecure",
@@ -165,6 +166,19 @@ pub(super) static KEYS: &[Key] = &[
         ANY,
         |c| &mut c.resolver.ca_files,
         "PEM files with certificate authorities to trust beside the system's.",
+    ),
+    works(
+        "registry.config_path",
+        |c| &mut c.registry.config_path,
+        "Directories with a directory for each registry and a `hosts.toml` or certificate files in it, separated by colons; \
+         read as containerd reads them, and again whenever they change. Empty: none.",
+    ),
+    own(
+        "registry.docker_config",
+        ANY,
+        |c| &mut c.registry.docker_config,
+        "Docker's `daemon.json`, whose `registry-mirrors` and `insecure-registries` count for registries of which neither \
+         `resolver.host` nor `config_path` says anything. Empty: none.",
     ),
     own(
         "store.memory_budget",
@@ -455,20 +469,14 @@ pub(super) static KEYS: &[Key] = &[
         "it belongs to the plugin that is built into containerd, and names the CRI image service, which is not asked",
     ),
     ignored(
-        "registry.config_path",
-        Kind::String,
-        "it belongs to the plugin that is built into containerd, whose `hosts.toml` files this version does not read; \
-         use `[resolver]`",
-    ),
-    ignored(
         "registry.mirrors",
         Kind::Table,
-        "it belongs to the plugin that is built into containerd; use `[resolver.host]`",
+        "it belongs to the plugin that is built into containerd; use `registry.config_path` or `[resolver.host]`",
     ),
     ignored(
         "registry.configs",
         Kind::Table,
-        "it belongs to the plugin that is built into containerd; use `[resolver] ca_files` and the Docker \
+        "it belongs to the plugin that is built into containerd; use `registry.config_path` and the Docker \
          configuration",
     ),
 ];

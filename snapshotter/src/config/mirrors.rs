@@ -27,10 +27,13 @@ pub struct Mirror {
 const MIRROR_KEYS: [&str; 4] = ["host", "insecure", "request_timeout_sec", "header"];
 
 impl Hosts {
-    /// Hosts that the file calls insecure: an entry that names itself as its own mirror with `insecure = true`, which
-    /// is how stargz-snapshotter's configuration says it, or any insecure mirror.
+    /// Registries that name themselves as their own mirror with `insecure = true`, which is how stargz-snapshotter's
+    /// configuration calls a registry insecure.
     pub fn insecure(&self) -> impl Iterator<Item = &str> {
-        self.0.values().flatten().filter(|mirror| mirror.insecure).map(|mirror| mirror.host.as_str())
+        let own = |(host, mirrors): &(&String, &Vec<Mirror>)| {
+            mirrors.iter().any(|mirror| mirror.insecure && mirror.host == **host)
+        };
+        self.0.iter().filter(own).map(|(host, _)| host.as_str())
     }
 
     /// Headers of the entries by which a host names itself.

@@ -82,7 +82,7 @@ listen_path = "/x"
 allow_invalid_mounts_on_restart = true
 
 [registry]
-config_path = "/etc/containerd/certs.d"
+config_path = "/somewhere/certs.d"
 [registry.mirrors."x"]
 endpoint = ["http://y"]
 [registry.configs."x".tls]
@@ -106,6 +106,7 @@ fn every_key_of_stargz_parses_and_works_or_warns() {
     assert!(config.directory_cache.fadv_dontneed);
     assert_eq!(config.resolver.host.insecure().collect::<Vec<_>>(), ["registry.example:5000"]);
     assert_eq!(config.resolver.host.mirrored().map(|(host, _)| host).collect::<Vec<_>>(), ["example.com"]);
+    assert_eq!(config.registry.config_path, "/somewhere/certs.d");
     let mirror = &config.resolver.host.0["example.com"][0];
     assert_eq!(
         (mirror.request_timeout_sec, &mirror.header["many"]),

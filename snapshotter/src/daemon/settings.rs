@@ -1,13 +1,20 @@
 //! From the configuration to the settings of the crates below.
 
+use std::{path::PathBuf, time::Duration};
+
 use fusefs::{MountOptions, OpaqueForm};
-use registry::{RegistryConfig, RetryPolicy};
+use registry::{Mirror, RegistryConfig, RetryPolicy, Scheme};
 use store::StoreConfig;
 
-use crate::{config::Config, flags::Flags};
+use crate::{
+    config::{self, Config},
+    flags::Flags,
+};
 
 /// The kernel's reads end with the store's, or a little later if the store hangs.
-const READ_GRACE: std::time::Duration = std::time::Duration::from_secs(30);
+const READ_GRACE: Duration = Duration::from_secs(30);
+/// The silence of a mirror that may be silent for as long as it likes: reads end much earlier.
+const UNLIMITED: Duration = Duration::from_secs(86_400);
 
 /// How registries are talked to.
 pub(super) fn registry(config: &Config) -> RegistryConfig {
@@ -25,6 +32,8 @@ pub(super) fn registry(config: &Config) -> RegistryConfig {
         },
         background_connections: count(config.max_concurrency).max(defaults.background_connections),
         user_agent: format!("starling/{}", crate::VERSION),
+        host_directories: directories(&config.registry.config_path),
+        docker_daemon: config.registry.docker_config.clone(),
         ..defaults
     };
     for host in resolver.insecure.iter().map(String::as_str).chain(resolver.host.insecure()) {
@@ -35,7 +44,30 @@ pub(super) fn registry(config: &Config) -> RegistryConfig {
             header.iter().flat_map(|(name, values)| values.iter().map(|value| (name.clone(), value.clone())));
         settings.hosts.entry(host.to_owned()).or_default().headers.extend(all);
     }
+    for (host, mirrors) in resolver.host.mirrored() {
+        settings.hosts.entry(host.to_owned()).or_default().mirrors = mirrors.iter().map(mirror).collect();
+    }
     settings
+}
+
+/// A list of directories as containerd writes it.
+fn directories(list: &str) -> Vec<PathBuf> {
+    list.split(':').filter(|path| !path.is_empty()).map(PathBuf::from).collect()
+}
+
+fn mirror(mirror: &config::Mirror) -> Mirror {
+    let headers = mirror.header.iter();
+    let headers = headers.flat_map(|(name, values)| values.iter().map(|value| (name.clone(), value.clone())));
+    Mirror {
+        host: mirror.host.clone(),
+        scheme: mirror.insecure.then_some(Scheme::Http),
+        headers: headers.collect(),
+        silence: match u64::try_from(mirror.request_timeout_sec) {
+            Ok(0) => None,
+            Ok(seconds) => Some(Duration::from_secs(seconds)),
+            Err(_) => Some(UNLIMITED),
+        },
+    }
 }
 
 /// How layers are kept and fetched.
@@ -80,9 +112,7 @@ fn count(number: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::{ffi::OsString, path::Path, time::Duration};
-
-    use registry::Scheme;
+    use std::{ffi::OsString, path::Path};
 
     use super::*;
 
@@ -122,6 +152,43 @@ mod tests {
             assert_eq!(settings.hosts[host].scheme, Some(Scheme::Http), "{host}");
         }
         assert_eq!(settings.hosts["two.example"].headers.len(), 2);
+    }
+
+    #[test]
+    fn mirrors_and_directories_reach_the_registry_client() {
+        let defaults = registry(&Config::default());
+        assert_eq!(defaults.host_directories, RegistryConfig::default_host_directories());
+        assert_eq!(defaults.docker_daemon, None);
+        let settings = registry(&config(
+            r#"
+            [registry]
+            config_path = "/a::/b"
+            docker_config = "/etc/docker/daemon.json"
+            [[resolver.host."one.example".mirrors]]
+            host = "m.example:5000"
+            insecure = true
+            request_timeout_sec = 3
+            [[resolver.host."one.example".mirrors]]
+            host = "one.example"
+            [[resolver.host."one.example".mirrors]]
+            host = "n.example"
+            request_timeout_sec = -1
+            [resolver.host."one.example".mirrors.header]
+            x-key = ["a", "b"]
+            "#,
+        ));
+        assert_eq!(settings.host_directories, [Path::new("/a"), Path::new("/b")]);
+        assert_eq!(settings.docker_daemon.as_deref(), Some(Path::new("/etc/docker/daemon.json")));
+        let one = &settings.hosts["one.example"];
+        assert_eq!(one.scheme, None, "only the mirror is insecure");
+        let [first, own, last] = one.mirrors.as_slice() else { panic!("{:?}", one.mirrors) };
+        assert_eq!((first.host.as_str(), first.scheme), ("m.example:5000", Some(Scheme::Http)));
+        assert_eq!((first.silence, own.silence), (Some(Duration::from_secs(3)), None));
+        assert_eq!(
+            (own.host.as_str(), last.headers.len(), last.silence),
+            ("one.example", 2, Some(UNLIMITED))
+        );
+        assert_eq!(settings.hosts.len(), 1);
     }
 
     #[test]

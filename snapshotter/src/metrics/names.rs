@@ -186,6 +186,13 @@ pub const REGISTRY_REDIRECTS: Metric = counter(
     &["host"],
     "Redirects that a registry sent and that were followed",
 );
+/// Wrong bytes.
+pub const REGISTRY_WRONG_BYTES: Metric = counter(
+    "starling_registry_wrong_bytes",
+    "answers",
+    &["host"],
+    "Answers whose bytes were not what they should have been; a mirror that sends one is left out for an hour",
+);
 /// What the kernel asks.
 pub const FUSE_REQUESTS: Metric = counter(
     "starling_fuse_requests",
@@ -270,6 +277,7 @@ pub const ALL: &[&Metric] = &[
     &REGISTRY_UNAUTHORIZED,
     &REGISTRY_TOKENS,
     &REGISTRY_REDIRECTS,
+    &REGISTRY_WRONG_BYTES,
     &FUSE_REQUESTS,
     &FUSE_READ_BYTES,
     &FUSE_ERRORS,

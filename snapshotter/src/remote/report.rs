@@ -163,5 +163,6 @@ impl RemoteLayers {
         samples.labelled(&names::REGISTRY_UNAUTHORIZED, by_host(|host| host.unauthorized));
         samples.labelled(&names::REGISTRY_TOKENS, by_host(|host| host.token_requests));
         samples.labelled(&names::REGISTRY_REDIRECTS, by_host(|host| host.redirects));
+        samples.labelled(&names::REGISTRY_WRONG_BYTES, by_host(|host| host.wrong_bytes));
     }
 }

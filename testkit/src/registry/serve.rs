@@ -196,6 +196,9 @@ fn route(
         return signed(rest, query, parts, which, state, entry, fault);
     }
     let Some(rest) = path.strip_prefix("/v2/") else { return body::empty(StatusCode::NOT_FOUND) };
+    if let Some(refused) = state.behaviour.lock().peer.refuse(parts) {
+        return refused;
+    }
     let (repository, what) = split(rest);
     if let Some(challenge) = auth::challenge(state, &parts.headers, repository) {
         return challenge;

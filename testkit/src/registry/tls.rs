@@ -18,7 +18,7 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    pub(super) fn new() -> Result<Self> {
+    pub(super) fn new(http2_only: bool) -> Result<Self> {
         let Certificate { authority_pem, certificate, key } = loopback_certificate::issue()?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
@@ -29,7 +29,10 @@ impl Identity {
                 PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
             )
             .context("the server's certificate")?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        if !http2_only {
+            config.alpn_protocols.push(b"http/1.1".to_vec());
+        }
         Ok(Self { authority_pem, acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
 }

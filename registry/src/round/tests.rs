@@ -1,0 +1,156 @@
+use http::StatusCode;
+use url::Url;
+
+use super::*;
+use crate::{
+    config::Mirror,
+    reference::Reference,
+    upstreams::{Need, Upstreams},
+};
+
+/// A registry at `a.example` with these mirrors.
+struct Hosts {
+    config: RegistryConfig,
+    upstreams: Upstreams,
+}
+
+impl Hosts {
+    fn new(mirrors: &[&str]) -> Self {
+        let mut config = RegistryConfig::anonymous();
+        let mirror = |host: &&str| Mirror { host: (*host).to_owned(), ..Mirror::default() };
+        config.hosts.entry("a.example".into()).or_default().mirrors = mirrors.iter().map(mirror).collect();
+        Self { upstreams: Upstreams::new(&config).unwrap(), config }
+    }
+
+    fn of(&self, reference: &str) -> Vec<Arc<Endpoint>> {
+        let reference: Reference = reference.parse().unwrap();
+        self.upstreams.of(&reference, Need::Pull, &self.config).unwrap()
+    }
+
+    fn round<'a>(&'a self, lacking: Option<&'a Lacking>) -> Round<'a> {
+        Round::new(self.of("a.example/x"), lacking, &self.config)
+    }
+
+    /// The names of the hosts in the order in which they are asked.
+    fn order(&self, lacking: Option<&Lacking>) -> Vec<String> {
+        let mut round = self.round(lacking);
+        std::iter::from_fn(|| round.next()).map(|endpoint| endpoint.name.clone()).collect()
+    }
+}
+
+fn status(code: u16) -> Failure {
+    let url = Url::parse("https://a.example/v2/").unwrap();
+    Failure::status(&url, StatusCode::from_u16(code).unwrap(), "", None)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_fails_is_asked_last_for_a_while() {
+    let hosts = Hosts::new(&["m.example", "n.example"]);
+    assert_eq!(hosts.order(None), ["m.example", "n.example", "a.example"]);
+    let mut round = hosts.round(None);
+    assert_eq!(round.next().unwrap().name, "m.example");
+    round.failed(status(503));
+    assert_eq!(round.next().unwrap().name, "n.example");
+    round.worked();
+    assert_eq!(hosts.order(None), ["n.example", "a.example", "m.example"]);
+    tokio::time::advance(hosts.config.host_penalty + Duration::from_secs(1)).await;
+    assert_eq!(hosts.order(None), ["m.example", "n.example", "a.example"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mirror_without_the_content_is_asked_last_for_that_content_only() {
+    let hosts = Hosts::new(&["m.example"]);
+    let (blob, other) = (Lacking::default(), Lacking::default());
+    let mut round = hosts.round(Some(&blob));
+    round.next().unwrap();
+    round.failed(status(404));
+    assert_eq!(hosts.order(Some(&blob)), ["a.example", "m.example"]);
+    assert_eq!(hosts.order(Some(&other)), ["m.example", "a.example"]);
+    tokio::time::advance(LACKING + Duration::from_secs(1)).await;
+    assert_eq!(hosts.order(Some(&blob)), ["m.example", "a.example"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mirror_that_lied_is_not_asked_unless_nobody_else_is_left() {
+    let hosts = Hosts::new(&["m.example"]);
+    hosts.of("a.example/x")[0].sent_wrong_bytes(&hosts.config, "a blob");
+    assert_eq!(hosts.order(None), ["a.example"]);
+    hosts.of("a.example/x")[1].sent_wrong_bytes(&hosts.config, "a blob");
+    assert_eq!(hosts.order(None), ["a.example"], "the registry itself is always asked");
+    let only = vec![hosts.of("a.example/x")[0].clone()];
+    assert!(Round::new(only, None, &hosts.config).next().is_some());
+    tokio::time::advance(hosts.config.liar_penalty + Duration::from_secs(1)).await;
+    assert_eq!(hosts.order(None), ["m.example", "a.example"]);
+    assert_eq!(hosts.upstreams.stats().iter().map(|host| host.wrong_bytes).sum::<u64>(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_last_host_may_take_its_time() {
+    let hosts = Hosts::new(&["m.example"]);
+    let mut round = hosts.round(None);
+    let (now, deadline) = (Instant::now(), Instant::now() + Duration::from_secs(100));
+    round.next().unwrap();
+    assert!(!round.is_last());
+    assert_eq!(round.answer_by(deadline), now + hosts.config.host_patience);
+    let soon = now + Duration::from_secs(4);
+    assert_eq!(round.answer_by(soon), now + Duration::from_secs(2), "the others need time too");
+    round.failed(status(500));
+    round.next().unwrap();
+    assert!(round.is_last());
+    assert_eq!(round.answer_by(deadline), deadline);
+}
+
+#[tokio::test]
+async fn the_registrys_own_failure_counts_and_the_others_are_told() {
+    let hosts = Hosts::new(&["m.example"]);
+    let mut round = hosts.round(None);
+    for code in [503, 404] {
+        round.next().unwrap();
+        round.failed(status(code));
+    }
+    assert!(round.next().is_none());
+    let failure = round.into_failure();
+    assert_eq!(failure.error.kind, Kind::NotFound);
+    let message = failure.error.message;
+    assert!(
+        message.contains("404") && message.contains("mirror m.example") && message.contains("503"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn the_other_scheme_is_tried_only_where_there_is_doubt_and_until_one_worked() {
+    let hosts = Hosts::new(&[]);
+    let endpoints = || hosts.of("localhost:5000/x");
+    let mut round = Round::new(endpoints(), None, &hosts.config);
+    assert_eq!(round.next().unwrap().base.scheme(), "http");
+    round.failed(status(400));
+    assert_eq!(round.next().unwrap().base.scheme(), "https");
+    round.worked();
+    let mut round = Round::new(endpoints(), None, &hosts.config);
+    assert_eq!(round.next().unwrap().base.scheme(), "https");
+    round.failed(status(503));
+    assert!(round.next().is_none());
+    let mut round = Round::new(endpoints(), None, &hosts.config);
+    assert_eq!(round.next().unwrap().base.scheme(), "http", "it may be another server now");
+    round.worked();
+    round.failed(status(404));
+    assert!(round.next().is_none(), "404 is an answer");
+    let mut round = hosts.round(None);
+    round.next().unwrap();
+    round.failed(status(400));
+    assert!(round.next().is_none(), "no doubt about a host that is not here");
+}
+
+#[tokio::test]
+async fn an_unusable_mirror_is_left_out_and_an_unusable_registry_is_an_error() {
+    let mut hosts = Hosts::new(&["m.example", "n.example"]);
+    let own = hosts.config.hosts.get_mut("a.example").unwrap();
+    own.mirrors[0].headers.push(("x-key".to_owned(), "planted\n".to_owned()));
+    assert_eq!(hosts.order(None), ["n.example", "a.example"]);
+    let own = hosts.config.hosts.entry("b.example".into()).or_default();
+    own.headers.push(("x-key".to_owned(), "planted\n".to_owned()));
+    let reference: Reference = "b.example/x".parse().unwrap();
+    let error = hosts.upstreams.of(&reference, Need::Pull, &hosts.config).unwrap_err().error.message;
+    assert!(error.contains("x-key") && !error.contains("planted"), "{error}");
+}
