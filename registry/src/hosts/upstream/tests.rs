@@ -1,5 +1,7 @@
 use super::*;
 
+mod golden;
+
 /// Settings in whose only directory of hosts these files lie.
 fn settings(files: &[(&str, &str)]) -> (tempfile::TempDir, RegistryConfig) {
     let root = tempfile::tempdir().unwrap();
