@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use registry::Reference;
 use serde::Serialize;
 use snapshotter::{
-    admin::{ImageStatus, OutcomeStatus, ask_status},
+    admin::{HostsStatus, ImageStatus, OutcomeStatus, ask_status},
     explain::{Explanation, explain},
     lazy::FallBackReason,
 };
@@ -16,7 +16,8 @@ use crate::{
     status::{ADMIN_SOCKET, short},
 };
 
-/// Show for each layer of a pulled image whether it is lazy, and if not why and what to do about it.
+/// Show for each layer of a pulled image whether it is lazy, and if not why and what to do about it; then the hosts that
+/// its content comes from.
 ///
 /// The daemon remembers the images that were pulled last, by whatever client.
 #[derive(Debug, clap::Args)]
@@ -58,7 +59,13 @@ pub(crate) fn run(args: Args) -> Result<()> {
         );
     };
     let layers = explained(known);
-    if args.json { output::print_json(&layers) } else { output::print(&lines(&image, &layers).join("\n")) }
+    if args.json {
+        return output::print_json(&layers);
+    }
+    let mut lines = lines(&image, &layers);
+    let hosts = status.hosts.iter().find(|hosts| hosts.registry == args.image.host());
+    lines.extend(hosts.into_iter().flat_map(host_lines));
+    output::print(&lines.join("\n"))
 }
 
 /// What a class of reasons means; none for one of a newer daemon.
@@ -105,9 +112,19 @@ fn lines(image: &str, layers: &[Explained<'_>]) -> Vec<String> {
     lines
 }
 
+fn host_lines(hosts: &HostsStatus) -> Vec<String> {
+    let mut lines = vec!["content is asked for in this order:".to_owned()];
+    for host in &hosts.hosts {
+        let why = host.passed_over.as_ref().map(|why| format!("  {why}")).unwrap_or_default();
+        lines.push(format!("  {}{why}", host.url));
+    }
+    lines.extend(hosts.problems.iter().map(|problem| format!("  cannot be used: {problem}")));
+    lines
+}
+
 #[cfg(test)]
 mod tests {
-    use snapshotter::admin::ImageLayerStatus;
+    use snapshotter::admin::{HostStatus, ImageLayerStatus};
 
     use super::*;
 
@@ -121,5 +138,25 @@ mod tests {
             assert!(text.contains(explain(class).remedy) && text.contains("because"), "{text}");
         }
         assert_eq!(meaning("of tomorrow"), None);
+    }
+
+    #[test]
+    fn hosts_are_shown_with_what_is_wrong_with_them() {
+        let host = |url: &str, passed_over: Option<&str>| HostStatus {
+            url: url.to_owned(),
+            passed_over: passed_over.map(str::to_owned),
+        };
+        let hosts = HostsStatus {
+            registry: "a.example".into(),
+            hosts: vec![host("http://m/v2/", Some("it failed")), host("https://a.example/v2/", None)],
+            problems: vec!["a file is broken".into()],
+        };
+        let expected = [
+            "content is asked for in this order:",
+            "  http://m/v2/  it failed",
+            "  https://a.example/v2/",
+            "  cannot be used: a file is broken",
+        ];
+        assert_eq!(host_lines(&hosts), expected);
     }
 }

@@ -197,6 +197,7 @@ mod tests {
             layers: vec![layer()],
             images: vec![image],
             registries: Vec::new(),
+            hosts: Vec::new(),
             ignored_configuration: Vec::new(),
         };
         let text = lines(&status).join("\n");

@@ -26,7 +26,7 @@ use crate::{
     payload::Payload,
     reference::Reference,
     round::{Lacking, Round},
-    upstreams::{Need, Upstreams},
+    upstreams::{Need, RegistryHosts, Upstreams},
 };
 
 /// Reads from and writes to registries. One client serves the whole daemon, so that connections, tokens
@@ -65,6 +65,11 @@ impl RegistryClient {
     /// What was asked of each host so far, in the order of their names.
     pub fn stats(&self) -> Vec<HostStats> {
         self.upstreams.stats()
+    }
+
+    /// The hosts of every registry that was asked for so far, in the order of their names.
+    pub fn hosts(&self) -> Vec<RegistryHosts> {
+        self.upstreams.hosts()
     }
 
     /// The hosts that may be asked for what is needed, in the order of configuration.

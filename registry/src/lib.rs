@@ -51,3 +51,4 @@ pub use manifest::{Descriptor, Index, Manifest, ManifestError, Parsed, Platform,
 pub use push::Mounted;
 pub use reference::{InvalidReference, Reference};
 pub use referrers::Referrer;
+pub use upstreams::{HostStanding, RegistryHosts, Standing};

@@ -60,6 +60,37 @@ pub(crate) enum Need {
     Referrers,
 }
 
+/// The hosts that serve a registry's content, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistryHosts {
+    /// The registry, as images name it.
+    pub registry: String,
+    /// In the order in which they are asked while all is well.
+    pub hosts: Vec<HostStanding>,
+    /// What is configured and cannot be used.
+    pub problems: Vec<String>,
+}
+
+/// How one host does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostStanding {
+    /// The address under which repositories are found.
+    pub url: String,
+    /// Whether it is asked in its turn.
+    pub standing: Standing,
+}
+
+/// Whether a host is asked in its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is.
+    InTurn,
+    /// It failed lately, and is asked last.
+    Last,
+    /// It sent wrong bytes, and is not asked.
+    LeftOut,
+}
+
 // === impl Upstreams ===
 
 impl Upstreams {
@@ -120,6 +151,27 @@ impl Upstreams {
             state.counters.iter().map(|(host, counters)| counters.snapshot(host)).collect();
         stats.sort_by(|a, b| a.host.cmp(&b.host));
         stats
+    }
+
+    /// The hosts of every registry that was asked for so far, in the order of their names.
+    pub(crate) fn hosts(&self) -> Vec<RegistryHosts> {
+        let state = self.state.lock();
+        let hosts = state.registries.iter().map(|(name, known)| {
+            let serving =
+                known.endpoints.iter().filter(|endpoint| Need::Pull.is_met(endpoint.upstream.capabilities));
+            let hosts = serving.map(|endpoint| HostStanding {
+                url: endpoint.current().base.to_string(),
+                standing: match &endpoint.health {
+                    health if endpoint.is_mirror() && health.is_left_out() => Standing::LeftOut,
+                    health if health.is_failing() => Standing::Last,
+                    _ => Standing::InTurn,
+                },
+            });
+            RegistryHosts { registry: name.clone(), hosts: hosts.collect(), problems: known.problems.clone() }
+        });
+        let mut hosts: Vec<_> = hosts.collect();
+        hosts.sort_by(|a, b| a.registry.cmp(&b.registry));
+        hosts
     }
 
     /// The registry as it is described now. A host that cannot be used is left out if there are others.

@@ -20,8 +20,8 @@ use tokio::net::{TcpListener, UnixListener};
 pub use cache::Cache;
 pub use client::{AskError, ask_cache, ask_metrics, ask_profile, ask_prune, ask_status, ask_verify};
 pub use status::{
-    CacheStatus, CachedLayer, FilesStatus, ImageLayerStatus, ImageStatus, LayerStatus, MemoryStatus,
-    OutcomeStatus, Pruned, RegistryStatus, Status, Verified,
+    CacheStatus, CachedLayer, FilesStatus, HostStatus, HostsStatus, ImageLayerStatus, ImageStatus,
+    LayerStatus, MemoryStatus, OutcomeStatus, Pruned, RegistryStatus, Status, Verified,
 };
 
 use crate::{metrics::Metrics, profile::Document};

@@ -241,6 +241,7 @@ impl Daemon {
                 layers: remote.layer_statuses(),
                 images: remote.image_statuses(),
                 registries: remote.registry_statuses(),
+                hosts: remote.hosts_statuses(),
                 ignored_configuration: ignored.clone(),
             }
         })

@@ -11,7 +11,7 @@ use std::{
 };
 
 use estargz::Digest;
-use registry::{HostConfig, Mirror, Reference, RegistryClient, RegistryConfig, media_type};
+use registry::{HostConfig, Mirror, Reference, RegistryClient, RegistryConfig, Standing, media_type};
 use store::SourceErrorKind as Kind;
 
 use crate::origin::{Cut, Origin, Reply, Seen, content, quick, read};
@@ -238,6 +238,9 @@ async fn a_mirror_that_sends_wrong_bytes_is_left_out_and_counted() {
     let stats = client.stats();
     let of = |name: &str| stats.iter().find(|host| host.host == name).unwrap().wrong_bytes;
     assert_eq!((of(&mirror.host), of(&origin.host)), (1, 0));
+    let hosts = client.hosts().remove(0).hosts;
+    let standings: Vec<_> = hosts.iter().map(|host| host.standing).collect();
+    assert_eq!(standings, [Standing::LeftOut, Standing::InTurn], "{hosts:?}");
 }
 
 #[tokio::test]

@@ -28,6 +28,9 @@ pub struct Status {
     pub images: Vec<ImageStatus>,
     /// What was asked of registries, by host.
     pub registries: Vec<RegistryStatus>,
+    /// The hosts of each registry that was asked since the start.
+    #[serde(default)]
+    pub hosts: Vec<HostsStatus>,
     /// Configuration keys that do nothing, with the reason.
     pub ignored_configuration: Vec<String>,
 }
@@ -203,6 +206,26 @@ pub struct RegistryStatus {
     pub bytes_received: u64,
     /// Requests that repeated a failed one.
     pub retries: u64,
+}
+
+/// The hosts that serve a registry's content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostsStatus {
+    /// The registry, as images name it.
+    pub registry: String,
+    /// In the order in which they are asked while all is well.
+    pub hosts: Vec<HostStatus>,
+    /// What is configured and cannot be used.
+    pub problems: Vec<String>,
+}
+
+/// How one host does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostStatus {
+    /// The address under which repositories are found.
+    pub url: String,
+    /// Why it is not asked in its turn, if it is not.
+    pub passed_over: Option<String>,
 }
 
 // === impl FilesStatus ===

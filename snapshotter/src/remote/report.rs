@@ -1,11 +1,12 @@
 //! What layers have done, for the admin socket and for metrics.
 
 use parking_lot::Mutex;
+use registry::Standing;
 use store::LayerStats;
 
 use super::RemoteLayers;
 use crate::{
-    admin::{FilesStatus, ImageStatus, LayerStatus, RegistryStatus},
+    admin::{FilesStatus, HostStatus, HostsStatus, ImageStatus, LayerStatus, RegistryStatus},
     metrics::{Samples, Source, names},
 };
 
@@ -79,6 +80,24 @@ impl RemoteLayers {
             retries: host.retries,
         };
         self.opener.registry.stats().into_iter().map(status).collect()
+    }
+
+    /// The hosts of registries, and how each does.
+    pub fn hosts_statuses(&self) -> Vec<HostsStatus> {
+        let status = |host: registry::HostStanding| HostStatus {
+            url: host.url,
+            passed_over: match host.standing {
+                Standing::InTurn => None,
+                Standing::Last => Some("it failed lately and is asked last".to_owned()),
+                Standing::LeftOut => Some("it sent wrong bytes and is not asked".to_owned()),
+            },
+        };
+        let of = |known: registry::RegistryHosts| HostsStatus {
+            registry: known.registry,
+            hosts: known.hosts.into_iter().map(status).collect(),
+            problems: known.problems,
+        };
+        self.opener.registry.hosts().into_iter().map(of).collect()
     }
 
     fn layer_status(&self, layer: &store::Layer) -> LayerStatus {

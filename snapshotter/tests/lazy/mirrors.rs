@@ -95,6 +95,13 @@ async fn wrong_bytes_of_a_mirror_reach_nobody_and_are_reported() {
     assert!(node.read(&image.layers[0]) == image.layers[0].files);
     assert!(metric(&node, "starling_registry_wrong_bytes_total", &mirror.host()) >= 1);
     assert_eq!(metric(&node, "starling_registry_wrong_bytes_total", &origin.host()), 0);
+    let hosts = node.status().hosts.remove(0).hosts;
+    let passed_over =
+        hosts.iter().map(|host| (host.url.contains(&mirror.host()), host.passed_over.is_some()));
+    assert_eq!(passed_over.collect::<Vec<_>>(), [(true, true), (false, false)], "{hosts:?}");
+    if let Some(explained) = node.explain(&image) {
+        assert!(explained.contains("it sent wrong bytes"), "{explained}");
+    }
     let log = node.daemon.log();
     assert!(
         log.contains("a mirror sent wrong bytes and is left out") && log.contains(&mirror.host()),
