@@ -12,20 +12,20 @@
 mod listing;
 mod part;
 
-use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
+use std::{collections::HashMap, fmt, ops::ControlFlow, sync::Arc};
 
 use estargz::{Kind, NodeId};
 use parking_lot::Mutex;
 
 pub use self::part::MAX_LAYERS;
 use self::part::{Number, Part};
-use crate::{Attributes, Failure, LayerTree, Slot, Totals, ino::Inode};
+use crate::{AttachError, Attributes, Failure, LayerTree, Slot, Totals, ino::Inode};
 
-/// How many parts of merged directories are remembered: 1 MiB of them. A real image has some hundred.
-const REMEMBERED: usize = 64 << 10;
+/// How much memory the parts of merged directories may take in a chain, in bytes. A real image needs some ten thousand.
+const REMEMBERED: usize = 512 << 10;
 
 /// See the module.
-pub(crate) struct Chain {
+pub struct Chain {
     /// Uppermost first, with the slots that their inodes are in.
     layers: Vec<(Slot, Arc<dyn LayerTree>)>,
     merged: Mutex<Merged>,
@@ -35,7 +35,7 @@ pub(crate) struct Chain {
 #[derive(Default)]
 struct Merged {
     parts: HashMap<NodeId, Arc<[Part]>>,
-    count: usize,
+    bytes: usize,
 }
 
 /// What a name in a chain stands for.
@@ -59,10 +59,16 @@ pub(crate) struct ChainEntry<'a> {
 // === impl Chain ===
 
 impl Chain {
-    /// `layers` are the uppermost first; None if there are none, or more than [`MAX_LAYERS`].
-    pub(crate) fn new(layers: Vec<(Slot, Arc<dyn LayerTree>)>) -> Option<Self> {
-        let fits = (1..=MAX_LAYERS).contains(&layers.len());
-        fits.then(|| Self { layers, merged: Mutex::default() })
+    /// A chain of these layers, the uppermost first, each with the slot that it is attached in. There are at most
+    /// [`MAX_CHAIN`](crate::MAX_CHAIN).
+    pub fn new<L: LayerTree>(layers: impl IntoIterator<Item = (Slot, Arc<L>)>) -> Result<Self, AttachError> {
+        let layers = layers.into_iter().map(|(slot, layer)| (slot, layer as Arc<dyn LayerTree>));
+        let layers: Vec<_> = layers.collect();
+        if (1..=MAX_LAYERS).contains(&layers.len()) {
+            Ok(Self { layers, merged: Mutex::default() })
+        } else {
+            Err(AttachError::ChainLength { most: MAX_LAYERS })
+        }
     }
 
     /// Attributes of a directory: those of its uppermost part.
@@ -133,12 +139,11 @@ impl Chain {
                 if let Some(parts) = self.merged.lock().parts.get(&dir) {
                     return Ok(Arc::clone(parts));
                 }
-                let parts: Arc<[Part]> = self.walk(part)?.into();
+                let parts = self.walk(part)?;
                 if parts.first() != Some(&part) || parts.len() < 2 {
                     return Err(Failure::Stale);
                 }
-                self.merged.lock().remember(dir, &parts);
-                Ok(parts)
+                Ok(self.merged.lock().remember(dir, parts))
             }
         }
     }
@@ -183,7 +188,7 @@ impl Chain {
             Child::Dir(parts) => {
                 let dir = self.number(&parts)?;
                 if parts.len() > 1 {
-                    self.merged.lock().remember(dir, &parts.into());
+                    self.merged.lock().remember(dir, parts);
                 }
                 Ok(Inode::Layer(slot, dir))
             }
@@ -203,18 +208,39 @@ impl Chain {
     }
 }
 
+impl fmt::Debug for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chain").field("layers", &self.layers.len()).finish_non_exhaustive()
+    }
+}
+
+// === impl Child ===
+
+impl Child {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Dir(_) => Kind::Dir,
+            Self::Other(_, _, kind) => *kind,
+        }
+    }
+}
+
 // === impl Merged ===
 
 impl Merged {
-    fn remember(&mut self, dir: NodeId, parts: &Arc<[Part]>) {
-        if self.parts.contains_key(&dir) {
-            return;
+    fn remember(&mut self, dir: NodeId, parts: Vec<Part>) -> Arc<[Part]> {
+        if let Some(parts) = self.parts.get(&dir) {
+            return Arc::clone(parts);
         }
-        if self.count + parts.len() > REMEMBERED {
+        // With the counters before them, and their place in the map.
+        let bytes = parts.len() * size_of::<Part>() + 64;
+        if self.bytes + bytes > REMEMBERED {
             *self = Self::default();
         }
-        self.count += parts.len();
-        self.parts.insert(dir, Arc::clone(parts));
+        self.bytes += bytes;
+        let parts = Arc::from(parts);
+        self.parts.insert(dir, Arc::clone(&parts));
+        parts
     }
 }
 

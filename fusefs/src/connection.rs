@@ -27,7 +27,7 @@ pub use self::{
 };
 use crate::{
     Counters, LayerTree, MountOptions, Slot,
-    chain::{Chain, MAX_LAYERS},
+    chain::Chain,
     counters::LiveCounters,
     server::{Server, Shared},
     shown::Shown,
@@ -38,7 +38,7 @@ use crate::{
 /// namespace a copy of it may live on.
 const END: Duration = Duration::from_secs(2);
 
-/// The one FUSE mount that shows all layers.
+/// A FUSE mount that shows layers, and chains of them.
 ///
 /// Dropping it ends nothing: the mount is served as long as the process lives, for containers may be using it.
 pub struct Connection {
@@ -202,17 +202,10 @@ impl Connection {
         self.show(slot, Shown::Layer(layer))
     }
 
-    /// Shows a chain of layers, the uppermost first, as one tree at [`Self::layer_path`]: merged as an overlay of them
-    /// would be that has nothing below. Each layer is named with its slot, where it must be attached as long as the chain
-    /// is.
-    pub fn attach_chain<L: LayerTree>(
-        &self,
-        slot: Slot,
-        layers: impl IntoIterator<Item = (Slot, Arc<L>)>,
-    ) -> Result<(), AttachError> {
-        let layers = layers.into_iter().map(|(slot, layer)| (slot, layer as Arc<dyn LayerTree>));
-        let chain = Chain::new(layers.collect()).ok_or(AttachError::ChainLength { most: MAX_LAYERS })?;
-        self.show(slot, Shown::Chain(Arc::new(chain)))
+    /// Shows a chain of layers as one tree at [`Self::layer_path`]. Each of its layers must be attached in its slot as long
+    /// as the chain is.
+    pub fn attach_chain(&self, slot: Slot, chain: Arc<Chain>) -> Result<(), AttachError> {
+        self.show(slot, Shown::Chain(chain))
     }
 
     fn show(&self, slot: Slot, shown: Shown) -> Result<(), AttachError> {

@@ -43,6 +43,9 @@ pub enum Failure {
         /// Bytes that the file has there.
         wanted: usize,
     },
+    /// A listing came to nothing for too long.
+    #[error("more than {0} names in a row are whiteouts")]
+    TooManyHidden(usize),
     /// The bytes did not come in time.
     #[error("read was not answered within {0:?}")]
     TimedOut(Duration),
@@ -72,6 +75,7 @@ impl Failure {
             )
             | Self::Read(_)
             | Self::ShortRead { .. }
+            | Self::TooManyHidden(_)
             | Self::TimedOut(_) => Errno::EIO,
         }
     }
@@ -99,6 +103,7 @@ mod tests {
             (Failure::BufferTooSmall, libc::ERANGE),
             (Failure::ReadOnly, libc::EROFS),
             (Failure::LeftToKernel, libc::ENOSYS),
+            (Failure::TooManyHidden(9), libc::EIO),
             (Failure::Index(IndexError::NoSuchNode(node)), libc::ESTALE),
             (Failure::Index(IndexError::NoSuchChunk(ChunkId(1))), libc::EIO),
             (Failure::Index(IndexError::NotAnIndex), libc::EIO),

@@ -13,7 +13,7 @@ use crate::Slot;
 pub(crate) enum Inode {
     /// The directory of slots.
     Root,
-    /// A node of the layer in a slot.
+    /// A node of the layer in a slot, or a directory of the chain in it.
     Layer(Slot, NodeId),
 }
 

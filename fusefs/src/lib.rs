@@ -1,10 +1,10 @@
 //! The kernel side: the FUSE connection, inodes and replies.
 //!
-//! One [`Connection`] serves all layers of the daemon. Its root holds one directory a layer, named by the layer's
-//! [`Slot`], and one for each chain of layers that is shown merged; below such a directory everything is immutable and the kernel may keep it for ever, while the root itself
-//! is never cached. Inode numbers are a pure function of slot and node, nothing depends on how often the kernel looked
-//! something up, and no FUSE thread waits for the network, so that a successor of the daemon can take the connection
-//! over and one hanging layer slows no other.
+//! A [`Connection`] serves any number of layers. Its root holds one directory for each, and one for each [`Chain`] of
+//! layers that is shown merged, named by its [`Slot`]; below such a directory everything is immutable and the kernel may
+//! keep it for ever, while the root itself is never cached. Inode numbers are a pure function of slot and node, nothing
+//! depends on how often the kernel looked something up, and no FUSE thread waits for the network, so that a successor of
+//! the daemon can take the connection over and one hanging layer slows no other.
 //!
 //! This is the only crate that names `fuser`. What a layer holds comes through [`LayerTree`]; bytes are fetched and
 //! verified behind it.
@@ -23,7 +23,7 @@ mod slot;
 mod table;
 mod tree;
 
-pub use chain::MAX_LAYERS as MAX_CHAIN;
+pub use chain::{Chain, MAX_LAYERS as MAX_CHAIN};
 pub use connection::{
     AttachError, Connection, ConnectionState, InitParameters, MountError, Opened, ParseStateError,
     Predecessor, UnmountError,

@@ -31,7 +31,7 @@ impl Shown {
         }
     }
 
-    /// Attributes of a node; the parent is that of [`Self::parent`].
+    /// Attributes of a node, but for the parent: [`Self::parent`].
     pub(crate) fn attributes(&self, node: NodeId) -> Result<Attributes, Failure> {
         match self {
             Self::Layer(layer) => layer.attributes(node),

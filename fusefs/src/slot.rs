@@ -1,9 +1,9 @@
-//! The place of a layer in the one FUSE connection.
+//! The place of a layer, or of a chain of layers, in a FUSE connection.
 
 use std::{fmt, num::NonZeroU32};
 
-/// A layer's slot: the upper half of its inode numbers, and in decimal the name of its directory below the mount.
-/// Never reused while a connection lives: the kernel still holds the old layer's names and pages.
+/// The upper half of a layer's or chain's inode numbers, and in decimal the name of its directory below the mount. Never
+/// reused while a connection lives: the kernel still holds the old names and pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(NonZeroU32);
 

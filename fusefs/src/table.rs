@@ -1,8 +1,8 @@
 //! What is in which slot: layers, and chains of them.
 //!
 //! Requests read the table without a lock. A change publishes a new table, so that a request sees the one before or
-//! the one after it. A slot serves one layer in the life of a connection: the kernel keeps the old layer's names and
-//! pages under the same inode numbers.
+//! the one after it. A slot serves one layer or chain in the life of a connection: the kernel keeps the old names
+//! and pages under the same inode numbers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -9,7 +9,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
-use fusefs::{AttachError, Connection, Counters, MountError, Slot};
+use fusefs::{AttachError, Chain, Connection, Counters, MountError, Slot};
 use parking_lot::Mutex;
 use store::Layer;
 
@@ -22,7 +22,7 @@ pub struct Connections {
     all: Connection,
     /// Where nothing has attributes.
     plain: Connection,
-    /// Slots in which nothing has an attribute.
+    /// Slots in which nothing has an attribute; held while both connections change.
     without: Mutex<BTreeSet<Slot>>,
 }
 
@@ -52,12 +52,8 @@ impl Connections {
     /// # Errors
     /// There was a layer in the slot before.
     pub fn attach(&self, slot: Slot, layer: &Arc<Layer>) -> Result<(), AttachError> {
-        // First, so that whoever sees the layer has it in both places.
-        self.plain.attach(slot, Arc::clone(layer))?;
-        if layer.index().has_no_xattrs() && layer.index().has_no_opaque() {
-            self.without.lock().insert(slot);
-        }
-        self.all.attach(slot, Arc::clone(layer))
+        let plain = layer.index().has_no_xattrs() && layer.index().has_no_opaque();
+        self.show(slot, plain, |connection| connection.attach(slot, Arc::clone(layer)))
     }
 
     /// Shows the layers of a chain, the uppermost first, as one tree at [`Self::layer_path`]. Nothing may be below it in an
@@ -66,19 +62,33 @@ impl Connections {
     /// # Errors
     /// There was something in the slot before, or there are too many layers.
     pub fn attach_chain(&self, slot: Slot, layers: &[(Slot, Arc<Layer>)]) -> Result<(), AttachError> {
-        self.plain.attach_chain(slot, layers.iter().cloned())?;
-        if layers.iter().all(|(_, layer)| layer.index().has_no_xattrs()) {
-            self.without.lock().insert(slot);
+        let plain = layers.iter().all(|(_, layer)| layer.index().has_no_xattrs());
+        let chain = Arc::new(Chain::new(layers.iter().cloned())?);
+        self.show(slot, plain, |connection| connection.attach_chain(slot, Arc::clone(&chain)))
+    }
+
+    /// Attaches in both places as one step: of two who attach the same layer, the second finds it in both.
+    fn show(
+        &self,
+        slot: Slot,
+        plain: bool,
+        attach: impl Fn(&Connection) -> Result<(), AttachError>,
+    ) -> Result<(), AttachError> {
+        let mut without = self.without.lock();
+        self.each().into_iter().try_for_each(attach)?;
+        if plain {
+            without.insert(slot);
         }
-        self.all.attach_chain(slot, layers.iter().cloned())
+        Ok(())
     }
 
     /// Takes a layer or a chain away.
     pub fn detach(&self, slot: Slot) {
+        let mut without = self.without.lock();
         for connection in self.each() {
             connection.detach(slot);
         }
-        self.without.lock().remove(&slot);
+        without.remove(&slot);
     }
 
     /// Whether a layer or a chain is in the slot.

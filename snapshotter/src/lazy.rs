@@ -42,7 +42,7 @@ pub struct RemoteRequest<'a> {
 pub struct RemoteLayer {
     /// The layer's files.
     pub key: LayerKey,
-    /// The layer's directory below the FUSE mount point.
+    /// The layer's directory below the FUSE mount points.
     pub slot: Slot,
 }
 
@@ -58,7 +58,7 @@ pub enum Absence {
 /// Layers that lie on one another, with nothing below them: shown as one tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
-    /// Where the tree is below the FUSE mount point.
+    /// Where the tree is below the FUSE mount points.
     pub slot: Slot,
     /// The layers, the uppermost first.
     pub layers: Vec<RemoteLayer>,
@@ -105,7 +105,7 @@ pub enum FallBackReason {
     Deadline,
     /// Another layer is there under the same target and parent.
     TargetDiffers,
-    /// The local disk, the FUSE mount or the daemon itself.
+    /// The local disk, the FUSE mounts or the daemon itself.
     Local,
 }
 

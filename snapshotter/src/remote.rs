@@ -1,4 +1,4 @@
-//! Layers that are served lazily: from the labels of a Prepare to a directory below the FUSE mount.
+//! Layers that are served lazily: from the labels of a Prepare to a directory below the FUSE mounts.
 //!
 //! [`RemoteLayers`] brings together what others do: the registry client reads, the store verifies and keeps, the FUSE
 //! connection shows. What is decided here is which layer a Prepare means, from where it can be read, when it may go, and
@@ -415,7 +415,7 @@ fn no_toc_digest(wanted: &Wanted) -> FallBack {
     }
 }
 
-/// The directory of the FUSE mount below the daemon's root. Its name is short, for each layer repeats it in the options
+/// The directory of the FUSE mount with extended attributes below the daemon's root. Its name is short, for each layer repeats it in the options
 /// of an overlay, which are one page at most.
 pub fn mountpoint(root: &Path) -> PathBuf {
     root.join("snapshotter/l")

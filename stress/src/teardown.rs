@@ -39,7 +39,7 @@ pub(crate) fn remove_all(node: &Node, mounted: &[PathBuf], fresh: Taken) -> Resu
     let listed = node.ctr.first_words(&["snapshots", "--snapshotter", PLUGIN, "ls"])?;
     ensure!(listed.is_empty(), "containerd still has {listed:?}");
     eventually("layers and snapshots are gone", || {
-        let left: Vec<_> = ["layers", "snapshotter/snapshots", "snapshotter/l"]
+        let left: Vec<_> = ["layers", "snapshotter/snapshots", "snapshotter/l", "snapshotter/p"]
             .iter()
             .flat_map(|dir| names(&node.root.join(dir)))
             .collect();
@@ -51,7 +51,7 @@ pub(crate) fn remove_all(node: &Node, mounted: &[PathBuf], fresh: Taken) -> Resu
         Ok(())
     })?;
     let mounts = mounts_below(&node.root);
-    ensure!(mounts.len() == 2, "the disk and the one mount of layers, but: {mounts:?}");
+    ensure!(mounts.len() == 3, "the disk and the two mounts of layers, but: {mounts:?}");
     Ok(())
 }
 

@@ -51,7 +51,7 @@ impl<B: AsRef<[u8]>> Index<B> {
         Ok(Entries { index: self, records: self.dir_records(dir)?, next })
     }
 
-    /// The path of the node's first name, without a leading slash; empty for the root. For messages.
+    /// The path of the node's first name, without a leading slash; empty for the root.
     pub fn path(&self, id: NodeId) -> Result<Vec<u8>, IndexError> {
         let mut names = Vec::new();
         let mut node = self.node(id)?;

@@ -2,6 +2,9 @@
 //!
 //! A position is the part's layer and the position in that layer's listing, so that it means the same in every listing and
 //! nothing is remembered between two requests for one directory.
+//!
+//! Names that are hidden fill no reply, so one request might go through a million of them: more than [`HIDDEN`] in a row are
+//! an error.
 
 use std::ops::ControlFlow;
 
@@ -12,6 +15,9 @@ use crate::Failure;
 
 /// Bits of a position that are the position in the layer: entries of a layer have fewer (`estargz::limits::ENTRIES`).
 const BITS: u32 = 32;
+
+/// How many names in a row may be hidden: a hundred times what images have, and a tenth of a second.
+const HIDDEN: usize = 100_000;
 
 /// Takes an entry: name, what it stands for, its kind, its position.
 pub(super) type Visit<'v> = &'v mut dyn FnMut(&[u8], Child, Kind, u64) -> Result<ControlFlow<()>, Failure>;
@@ -26,10 +32,14 @@ struct Cursor {
 
 /// Shows the entries of the directory with these parts after the one at `from`, in the order of their names.
 pub(super) fn list(chain: &Chain, parts: &[Part], from: u64, visit: Visit<'_>) -> Result<(), Failure> {
+    if let &[alone] = parts {
+        return list_alone(chain, alone, from, visit);
+    }
     let mut cursors = match from {
         0 => start(chain, parts)?,
         from => resume(chain, parts, from)?,
     };
+    let mut in_a_row = 0;
     while let Some(name) = cursors.iter().map(|cursor| &cursor.name).min().cloned() {
         let mut joined = Joined::default();
         let mut hidden = false;
@@ -42,18 +52,47 @@ pub(super) fn list(chain: &Chain, parts: &[Part], from: u64, visit: Visit<'_>) -
                 hidden = joined.add(chain, Part { node: cursor.node, ..cursor.part })?.is_break();
             }
         }
-        if let Some(child) = joined.child() {
-            let kind = match &child {
-                Child::Dir(_) => Kind::Dir,
-                Child::Other(_, _, kind) => *kind,
-            };
-            if visit(&name, child, kind, position)?.is_break() {
-                return Ok(());
-            }
+        let Some(child) = joined.child() else {
+            let _ = skip(&mut in_a_row)?;
+            cursors = advance(chain, cursors, &name)?;
+            continue;
+        };
+        in_a_row = 0;
+        let kind = child.kind();
+        if visit(&name, child, kind, position)?.is_break() {
+            return Ok(());
         }
         cursors = advance(chain, cursors, &name)?;
     }
     Ok(())
+}
+
+/// A directory that one layer has alone is that layer's, without its whiteouts.
+fn list_alone(chain: &Chain, part: Part, from: u64, visit: Visit<'_>) -> Result<(), Failure> {
+    let layer = chain.layer(part)?;
+    let place = (part.layer as u64) << BITS;
+    let after = if from == 0 { 0 } else { from.checked_sub(place).ok_or(Failure::Stale)? };
+    let (mut failed, mut in_a_row) = (None, 0);
+    layer.list(part.node, after, &mut |entry| {
+        let mut show = || {
+            let mut joined = Joined::default();
+            let _ = joined.add(chain, Part { node: entry.node, ..part })?;
+            let Some(child) = joined.child() else { return skip(&mut in_a_row) };
+            in_a_row = 0;
+            visit(entry.name, child, entry.kind, place | entry.position)
+        };
+        show().unwrap_or_else(|failure| {
+            failed = Some(failure);
+            ControlFlow::Break(())
+        })
+    })?;
+    failed.map_or(Ok(()), Err)
+}
+
+/// Counts a hidden name.
+fn skip(in_a_row: &mut usize) -> Result<ControlFlow<()>, Failure> {
+    *in_a_row += 1;
+    if *in_a_row > HIDDEN { Err(Failure::TooManyHidden(HIDDEN)) } else { Ok(ControlFlow::Continue(())) }
 }
 
 fn start(chain: &Chain, parts: &[Part]) -> Result<Vec<Cursor>, Failure> {

@@ -75,17 +75,14 @@ impl Server {
         cookie: u64,
         add: &mut dyn FnMut(Line<'_>) -> ControlFlow<()>,
     ) -> Result<(), Failure> {
-        let parent = match dir {
-            Inode::Root => Inode::Root,
-            Inode::Layer(_, NodeId::ROOT) => Inode::Root,
-            Inode::Layer(slot, node) => {
-                let layers = self.shared.layers.now();
-                Inode::Layer(slot, layers.shown(slot)?.parent(node)?)
-            }
-        };
-        for (inode, name, at) in [(dir, ".", DOT), (parent, "..", DOT_DOT)] {
-            let line = Line { inode, kind: Kind::Dir, name: OsStr::new(name), cookie: at };
-            if cookie < at && add(line).is_break() {
+        let dot = Line { inode: dir, kind: Kind::Dir, name: OsStr::new("."), cookie: DOT };
+        if cookie < DOT && add(dot).is_break() {
+            return Ok(());
+        }
+        if cookie < DOT_DOT {
+            let inode = self.parent(dir)?;
+            let line = Line { inode, kind: Kind::Dir, name: OsStr::new(".."), cookie: DOT_DOT };
+            if add(line).is_break() {
                 return Ok(());
             }
         }
@@ -96,6 +93,15 @@ impl Server {
                 Ok(())
             }
             Inode::Layer(slot, node) => self.list_nodes(slot, node, seen, add),
+        }
+    }
+
+    fn parent(&self, dir: Inode) -> Result<Inode, Failure> {
+        match dir {
+            Inode::Root | Inode::Layer(_, NodeId::ROOT) => Ok(Inode::Root),
+            Inode::Layer(slot, node) => {
+                Ok(Inode::Layer(slot, self.shared.layers.now().shown(slot)?.parent(node)?))
+            }
         }
     }
 

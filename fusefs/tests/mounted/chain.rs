@@ -11,14 +11,16 @@ use std::{
     sync::Arc,
 };
 
-use estargz::{Kind, NodeId};
-use fusefs::AttachError;
+use estargz::{Kind, NodeId, write::Options};
+use fusefs::{AttachError, Chain};
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
 };
 
 use crate::{
+    blob::BlobLayer,
+    directories::{Stream, all},
     fixture::{connect, slot},
     handles,
     memory::MemoryLayer,
@@ -34,8 +36,21 @@ enum Change {
     Whiteout,
 }
 
-/// What is at a path, to whoever looks: kind, mode, content or target, extended attributes.
-type Seen = BTreeMap<PathBuf, (FileType, u32, Vec<u8>, Vec<String>)>;
+/// What is at a path, to whoever looks.
+#[derive(Debug, PartialEq, Eq)]
+struct Look {
+    kind: FileType,
+    mode: u32,
+    owner: (u32, u32),
+    mtime: (i64, i64),
+    /// Content or target.
+    bytes: Vec<u8>,
+    xattrs: BTreeMap<String, Vec<u8>>,
+    /// 0 for directories, of which overlayfs counts otherwise.
+    links: u64,
+}
+
+type Seen = BTreeMap<PathBuf, Look>;
 
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
@@ -61,8 +76,14 @@ fn layer(changes: &BTreeMap<String, Change>) -> MemoryLayer {
             continue;
         }
         match change {
-            Change::File(byte) => layer.text(path, &format!("{byte}")).xattr(path, "user.byte", &[*byte]),
-            Change::Dir(perm) | Change::Opaque(perm) => layer.dir(path, *perm),
+            Change::File(byte) => layer
+                .text(path, &format!("{byte}"))
+                .xattr(path, "user.byte", &[*byte])
+                .change(path, |at| (at.uid, at.mtime) = (u32::from(*byte), (i64::from(*byte), 7))),
+            Change::Dir(perm) | Change::Opaque(perm) => {
+                layer.dir(path, *perm).xattr(path, "user.perm", &perm.to_le_bytes());
+                layer.change(path, |at| (at.gid, at.mtime) = (u32::from(*perm), (i64::from(*perm), 0)))
+            }
             Change::Link => layer.link(path, "a/b"),
             Change::Whiteout => layer.device(path, Kind::Char, (0, 0)),
         };
@@ -86,8 +107,19 @@ fn walk(root: &Path, below: &Path, seen: &mut Seen) {
             () if file_type.is_symlink() => path.read_link().unwrap().into_os_string().into_encoded_bytes(),
             () => Vec::new(),
         };
-        let xattrs = xattr::list(&path).unwrap().map(|name| name.into_string().unwrap()).collect();
-        assert!(seen.insert(at.clone(), (file_type, metadata.mode(), bytes, xattrs)).is_none());
+        let value = |name: std::ffi::OsString| {
+            xattr::get(&path, &name).unwrap().map(|value| (name.into_string().unwrap(), value))
+        };
+        let look = Look {
+            kind: file_type,
+            mode: metadata.mode(),
+            owner: (metadata.uid(), metadata.gid()),
+            mtime: (metadata.mtime(), metadata.mtime_nsec()),
+            bytes,
+            xattrs: xattr::list(&path).unwrap().filter_map(value).collect(),
+            links: if file_type.is_dir() { 0 } else { metadata.nlink() },
+        };
+        assert!(seen.insert(at.clone(), look).is_none());
         if file_type.is_dir() {
             walk(root, &at, seen);
         }
@@ -117,7 +149,7 @@ fn a_chain_is_what_overlayfs_makes_of_its_layers() {
             let lower: Vec<_> = paths.iter().map(PathBuf::as_path).chain([empty.as_path()]).collect();
             let overlay = fixture.overlay(&lower, false);
             let found = seen(&chain);
-            prop_assert!(found.values().all(|(kind, ..)| !kind.is_char_device()), "a whiteout shows");
+            prop_assert!(found.values().all(|look| !look.kind.is_char_device()), "a whiteout shows");
             prop_assert_eq!(found, seen(&overlay));
             Ok(())
         })
@@ -141,6 +173,14 @@ fn a_directory_of_many_layers_is_listed_whole_and_each_name_once() {
     };
     let expected: Vec<_> = (0..6000).map(|name| format!("{name:05}")).collect();
     assert_eq!(names(&chain.join("dir")), expected);
+    // A position leads to what follows it, whoever comes from wherever.
+    let path = chain.join("dir");
+    let first = all(&mut Stream::open(&path));
+    let mut stream = Stream::open(&path);
+    for at in [6000, 0, 1, 2, 700, 17, 3001, 6001] {
+        stream.seek(first[at].3);
+        assert_eq!(all(&mut stream), first[at + 1..], "after entry {at}");
+    }
     assert_eq!(std::fs::read_to_string(chain.join("dir/00009")).unwrap(), "1");
 }
 
@@ -193,11 +233,36 @@ fn a_directory_is_found_by_its_number_where_nobody_looked_before() {
 
 #[test]
 fn a_chain_has_at_least_one_layer_and_not_too_many() {
-    let Some(fixture) = connect() else { return };
     let layer = Arc::new(MemoryLayer::new());
     for count in [0, 129] {
         let layers = (2..).map(slot).zip(std::iter::repeat_n(Arc::clone(&layer), count));
-        let refused = fixture.connection.attach_chain(slot(1), layers);
+        let refused = Chain::new(layers);
         assert!(matches!(refused, Err(AttachError::ChainLength { most: 128 })), "{count}");
     }
+}
+
+#[test]
+fn more_whiteouts_in_a_row_than_any_image_has_are_an_error_and_take_no_time() {
+    let Some(fixture) = connect() else { return };
+    let layer = |names: &mut dyn Iterator<Item = String>| {
+        let mut archive = tar::Builder::new(Vec::new());
+        for name in names {
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(0o644);
+            archive.append_data(&mut header, name, std::io::empty()).unwrap();
+        }
+        BlobLayer::of_tar(&archive.into_inner().unwrap(), &Options::default())
+    };
+    let few = ["few/.wh.a", "few/z"].map(str::to_owned);
+    let above = layer(&mut (0..100_100).map(|name| format!("dir/.wh.{name:06}")).chain(few));
+    let below = layer(&mut ["dir/zzz", "few/a"].map(str::to_owned).into_iter());
+    let (chain, _) = fixture.attach_chain(1, vec![above, below]);
+    let listed = |name: &str| -> std::io::Result<Vec<_>> {
+        chain.join(name).read_dir()?.map(|entry| Ok(entry?.file_name())).collect()
+    };
+    let began = std::time::Instant::now();
+    assert_eq!(listed("dir").unwrap_err().raw_os_error(), Some(libc::EIO));
+    assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
+    assert_eq!(listed("few").unwrap(), ["z"]);
+    assert!(chain.join("dir/zzz").is_file());
 }

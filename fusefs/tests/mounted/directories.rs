@@ -21,10 +21,10 @@ fn big(count: usize) -> MemoryLayer {
 }
 
 /// A directory stream as libc has it, for std hides positions.
-struct Stream(*mut libc::DIR);
+pub(crate) struct Stream(*mut libc::DIR);
 
 impl Stream {
-    fn open(path: &Path) -> Self {
+    pub(crate) fn open(path: &Path) -> Self {
         let path = CString::new(path.as_os_str().as_bytes()).unwrap();
         // SAFETY: the string ends with a NUL.
         let stream = unsafe { libc::opendir(path.as_ptr()) };
@@ -42,7 +42,7 @@ impl Stream {
         }
     }
 
-    fn seek(&mut self, position: i64) {
+    pub(crate) fn seek(&mut self, position: i64) {
         // SAFETY: the stream is open until drop.
         unsafe { libc::seekdir(self.0, position) }
     }
@@ -55,7 +55,7 @@ impl Drop for Stream {
     }
 }
 
-fn all(stream: &mut Stream) -> Vec<(String, u8, u64, i64)> {
+pub(crate) fn all(stream: &mut Stream) -> Vec<(String, u8, u64, i64)> {
     std::iter::from_fn(|| stream.next()).collect()
 }
 

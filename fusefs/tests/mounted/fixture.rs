@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use fusefs::{Connection, LayerTree, MountOptions, Slot};
+use fusefs::{Chain, Connection, LayerTree, MountOptions, Slot};
 use nix::{
     fcntl::OFlag,
     mount::{MntFlags, MsFlags},
@@ -84,7 +84,8 @@ impl Fixture {
             self.connection.attach(*slot, Arc::clone(layer)).unwrap();
         }
         let paths = layers.iter().map(|(slot, _)| self.connection.layer_path(*slot)).collect();
-        self.connection.attach_chain(slot(number), layers).unwrap();
+        let chain = Arc::new(Chain::new(layers).unwrap());
+        self.connection.attach_chain(slot(number), chain).unwrap();
         (self.connection.layer_path(slot(number)), paths)
     }
 

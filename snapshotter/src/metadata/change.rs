@@ -135,13 +135,14 @@ impl<'t> Change<'t> {
         Ok(record)
     }
 
-    /// Shows the committed snapshot `name` and all below it as one tree in `slot`, if they have none yet.
+    /// Shows the remote snapshot `name` and all below it as one tree in `slot`, if it is still the one with this id and they
+    /// have none yet.
     ///
     /// # Errors
     /// It is missing, or the database failed.
-    pub fn show_chain(&mut self, name: &Name, slot: Slot) -> Result<(), SnapshotError> {
+    pub fn show_chain(&mut self, name: &Name, id: SnapshotId, slot: Slot) -> Result<(), SnapshotError> {
         let record = self.tables.get(name)?;
-        if record.chain.is_none() {
+        if record.id == id && record.remote.is_some() && record.chain.is_none() {
             let record = Record { chain: Some(slot), ..record };
             self.tables.snapshots.insert(name.as_str(), record.encode().as_slice())?;
         }

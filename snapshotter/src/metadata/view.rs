@@ -111,11 +111,12 @@ where
             shown.extend(record.chain.map(|slot| (slot, name)));
             ControlFlow::Continue(())
         })?;
-        let chain = |(slot, name): (Slot, Name)| {
-            let layers = self.chain(Some(&name))?.iter().filter_map(|below| below.remote).collect();
-            Ok(Chain { slot, layers })
-        };
-        shown.into_iter().map(chain).collect()
+        let mut chains = Vec::new();
+        for (slot, name) in shown {
+            let layers: Option<Vec<_>> = self.chain(Some(&name))?.iter().map(|below| below.remote).collect();
+            chains.extend(layers.map(|layers| Chain { slot, layers }));
+        }
+        Ok(chains)
     }
 
     /// The names of the snapshots on top of `parent`; without a parent, of those that stand on nothing.

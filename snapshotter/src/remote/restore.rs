@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use registry::Reference;
 
-use super::{RemoteLayers, labels::Wanted, opener::Target};
+use super::{RemoteLayers, images::blocking, labels::Wanted, opener::Target};
 use crate::lazy::{Chain, Labels, RemoteLayer};
 
 // === impl RemoteLayers ===
@@ -25,7 +25,7 @@ impl RemoteLayers {
                 missing.extend(place.map(|place| (layer, plan, place)));
             }
         }
-        self.restore_chains(&chains);
+        self.restore_chains(chains.iter());
         let chains: Arc<[Chain]> = chains.into();
         for (layer, plan, (spelled, reference)) in missing {
             let (remote, chains) = (Arc::clone(self), Arc::clone(&chains));
@@ -34,7 +34,12 @@ impl RemoteLayers {
                 match remote.opener.open(target).await.map(|_| remote.shown(&layer, plan)) {
                     Ok(Ok(_)) => {
                         tracing::info!(layer = %layer.key, "fetched the missing files of a layer again");
-                        remote.restore_chains(&chains);
+                        let whole = move || {
+                            let with =
+                                |chain: &&Chain| chain.layers.iter().any(|other| other.key == layer.key);
+                            remote.restore_chains(chains.iter().filter(with));
+                        };
+                        blocking(whole).await;
                     }
                     Ok(Err(error)) => tracing::error!(layer = %layer.key, %error, "cannot show a layer"),
                     Err(error) => tracing::error!(layer = %layer.key, %error, "cannot fetch a layer again"),
@@ -44,7 +49,7 @@ impl RemoteLayers {
     }
 
     /// Shows those chains of which all layers are there.
-    fn restore_chains(&self, chains: &[Chain]) {
+    fn restore_chains<'c>(&self, chains: impl Iterator<Item = &'c Chain>) {
         for chain in chains {
             if let Err(error) = self.show_chain(chain) {
                 tracing::debug!(slot = %chain.slot, %error, "a chain of layers cannot be shown yet");

@@ -31,7 +31,8 @@ impl Snapshots {
             return Ok(());
         }
         let Some(slot) = self.lazy.chain_slot() else { return Ok(()) };
-        self.storage.metadata.change(|change| change.show_chain(name, slot))
+        let id = record.id;
+        self.storage.metadata.change(|change| change.show_chain(name, id, slot))
     }
 
     /// The directories of a chain's snapshots, the uppermost first, for the snapshot `key` on top of them.
@@ -39,8 +40,8 @@ impl Snapshots {
         let absence = absence(key);
         let mut lower = Vec::new();
         for (at, snapshot) in below.iter().enumerate() {
-            if let (Some(slot), Some(_)) = (snapshot.chain, snapshot.remote) {
-                let layers = below.iter().skip(at).filter_map(|below| below.remote).collect();
+            let layers: Option<Vec<_>> = below.iter().skip(at).map(|below| below.remote).collect();
+            if let (Some(slot), Some(layers)) = (snapshot.chain, layers) {
                 lower.push(self.lazy.chain_dir(&Chain { slot, layers }, absence)?);
                 break;
             }
@@ -57,13 +58,11 @@ impl Snapshots {
 ///
 /// BuildKit compares what a step changed with the layers below, and takes `EOPNOTSUPP` for a failure, after which it reads
 /// the whole image (`compareCapabilities` in its `util/overlay`); containerd's own comparison knows both. Its keys are
-/// those of its `identity.NewID`, 25 letters and digits. Whoever is taken for it by mistake, or is not recognized, gets
-/// the right files all the same.
+/// those of its `identity.NewID`, 25 letters and digits; what it only reads ends in `-view` (`cache/refs.go`). Whoever is taken for it by mistake, or is not recognized, gets the right files all the same.
 fn absence(key: &Name) -> Absence {
     let own = key.as_str().rsplit('/').next().unwrap_or_default();
-    let from_buildkit =
-        own.len() == 25 && own.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-    if from_buildkit { Absence::NoData } else { Absence::Unsupported }
+    let is_id = own.len() == 25 && own.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    if is_id || own.ends_with("-view") { Absence::NoData } else { Absence::Unsupported }
 }
 
 #[cfg(test)]

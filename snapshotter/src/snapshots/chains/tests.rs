@@ -163,6 +163,8 @@ async fn buildkit_is_given_what_says_precisely_that_an_attribute_is_missing() {
     for (key, mount) in [
         ("moby/12/f5lxx1zz5pnorynqglhzmsp33", "l"),
         ("buildkit/7/0123456789abcdefghijklmno", "l"),
+        ("moby/8/f5lxx1zz5pnorynqglhzmsp34-view", "l"),
+        ("moby/9/sha256:c5ad0e5aa3d2c4d1-view", "l"),
         (&format!("moby/13/{container}"), "p"),
         (&format!("moby/14/{container}-init"), "p"),
         ("default/15/my-container-with-25-lett", "p"),
