@@ -37,7 +37,7 @@ mod truth;
 mod watch;
 
 pub use self::{
-    options::Options,
+    options::{Kind, Options},
     report::Report,
     run::{plan, run},
 };

@@ -7,6 +7,8 @@ use std::{fmt, time::Duration};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
+use crate::options::Kind;
+
 /// All that strikes in a run.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Plan {
@@ -16,7 +18,7 @@ pub(crate) struct Plan {
 /// Strikes of one kind, in order of their time.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Lane {
-    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
     pub(crate) strikes: Vec<Strike>,
 }
 
@@ -87,25 +89,26 @@ const MISBEHAVIOURS: &[Misbehaviour] = &[
 // === impl Plan ===
 
 impl Plan {
-    /// The plan of `seed` for a run of `seconds` with so many kills of the daemon.
-    pub(crate) fn new(seed: u64, seconds: u64, kills: usize) -> Self {
+    /// The plan of `seed` for a run of `seconds` with so many kills of the daemon. `only` strikes, or all if that is empty.
+    pub(crate) fn new(seed: u64, seconds: u64, kills: usize, only: &[Kind]) -> Self {
         let random = |lane: u64| StdRng::seed_from_u64(seed ^ (lane << 56));
         let len = Duration::from_secs(seconds);
-        let lanes = vec![
-            Lane { name: "daemon", strikes: scattered(random(1), len, kills, |_| What::KillDaemon) },
-            Lane { name: "registry", strikes: registry(random(2), len) },
+        let mut lanes = vec![
+            Lane { kind: Kind::Daemon, strikes: scattered(random(1), len, kills, |_| What::KillDaemon) },
+            Lane { kind: Kind::Registry, strikes: registry(random(2), len) },
             Lane {
-                name: "containerd",
+                kind: Kind::Containerd,
                 strikes: scattered(random(3), len, count(seconds, 12), |_| What::KillContainerd),
             },
-            Lane { name: "disk", strikes: disk(random(4), len, count(seconds, 10)) },
+            Lane { kind: Kind::Disk, strikes: disk(random(4), len, count(seconds, 10)) },
             Lane {
-                name: "bits",
+                kind: Kind::Bits,
                 strikes: scattered(random(5), len, count(seconds, 5), |random| {
                     What::FlipBit(random.random())
                 }),
             },
         ];
+        lanes.retain(|lane| only.is_empty() || only.contains(&lane.kind));
         Self { lanes }
     }
 
@@ -176,13 +179,20 @@ mod tests {
 
     #[test]
     fn a_seed_repeats_its_plan() {
-        assert_eq!(Plan::new(7, 60, 30), Plan::new(7, 60, 30));
-        assert_ne!(Plan::new(7, 60, 30), Plan::new(8, 60, 30));
+        assert_eq!(Plan::new(7, 60, 30, &[]), Plan::new(7, 60, 30, &[]));
+        assert_ne!(Plan::new(7, 60, 30, &[]), Plan::new(8, 60, 30, &[]));
+    }
+
+    #[test]
+    fn what_strikes_alone_strikes_as_it_does_with_others() {
+        let (all, alone) = (Plan::new(7, 60, 30, &[]), Plan::new(7, 60, 30, &[Kind::Daemon]));
+        assert_eq!(alone.lanes, all.lanes[..1]);
+        assert!(alone.lanes[0].strikes.iter().all(|strike| strike.what == What::KillDaemon));
     }
 
     #[test]
     fn every_kind_of_fault_is_in_a_long_plan_and_nothing_is_out_of_time() {
-        let plan = Plan::new(1, 600, 200);
+        let plan = Plan::new(1, 600, 200, &[]);
         assert_eq!(plan.count(|what| what == What::KillDaemon), 200);
         for kind in MISBEHAVIOURS {
             assert!(plan.count(|what| matches!(what, What::Registry(k, _) if k == *kind)) > 0, "{kind:?}");
@@ -191,7 +201,7 @@ mod tests {
             assert!(plan.count(|what| what == other) > 0, "{other:?}");
         }
         for lane in &plan.lanes {
-            assert!(lane.strikes.windows(2).all(|pair| pair[0].at <= pair[1].at), "{}", lane.name);
+            assert!(lane.strikes.windows(2).all(|pair| pair[0].at <= pair[1].at), "{:?}", lane.kind);
             assert!(lane.strikes.iter().all(|strike| strike.at < Duration::from_secs(600)));
         }
     }

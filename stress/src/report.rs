@@ -59,6 +59,15 @@ pub struct Report {
 // === impl Report ===
 
 impl Report {
+    /// Makes the run a failure if the 99th percentile of the pauses is longer than `most` milliseconds.
+    pub(crate) fn bound_pauses(&mut self, most: Option<u32>) {
+        let [_, pause, _] = self.pause_ms;
+        if let Some(most) = most.filter(|most| pause > f64::from(*most)) {
+            self.failures
+                .push(format!("the 99th percentile of the pauses is {pause} ms, more than {most} ms"));
+        }
+    }
+
     pub(crate) fn new(seed: u64, ran: Duration, judge: &Judge, pauses: &[Duration], most: Taken) -> Self {
         let counts = &judge.counts;
         let value = |counter: &AtomicU64| counter.load(Relaxed);
@@ -137,5 +146,23 @@ impl fmt::Display for Report {
             return write!(f, "no wrong byte, no read that failed for another reason, nothing left behind");
         }
         self.failures.iter().try_for_each(|failure| writeln!(f, "FAILED:    {failure}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_with_pauses_that_are_too_long_has_failed() {
+        // One in a hundred may be longer.
+        let pauses: Vec<_> = (0..98).map(|_| 90).chain([150, 900]).map(Duration::from_millis).collect();
+        let failures = |most| {
+            let mut report = Report::new(0, Duration::ZERO, &Judge::default(), &pauses, Taken::default());
+            report.bound_pauses(most);
+            report.failures
+        };
+        assert!(failures(None).is_empty() && failures(Some(150)).is_empty());
+        assert!(failures(Some(149)).concat().contains("150 ms, more than 149"));
     }
 }

@@ -45,7 +45,7 @@ struct Stage {
 
 /// What would strike when, for people. Without a seed it is another plan each time.
 pub fn plan(options: &Options) -> String {
-    Plan::new(options.seed(), options.seconds, options.kills()).to_string()
+    Plan::new(options.seed(), options.seconds, options.kills(), &options.only).to_string()
 }
 
 /// Runs everything below `scratch` with the programs in `programs`. The report tells whether it went well.
@@ -54,7 +54,7 @@ pub fn plan(options: &Options) -> String {
 /// Something cannot be set up.
 pub fn run(options: &Options, programs: &Path, scratch: &Path) -> Result<Report> {
     let (seed, seconds) = (options.seed(), options.seconds);
-    let plan = Plan::new(seed, seconds, options.kills());
+    let plan = Plan::new(seed, seconds, options.kills(), &options.only);
     let mut progress = Progress::new();
     progress.stage(&format!(
         "seed {seed}: {seconds} s, {} kills of the daemon",
@@ -79,7 +79,8 @@ pub fn run(options: &Options, programs: &Path, scratch: &Path) -> Result<Report>
             stage.judge.fail(format!("{error:#}"));
         }
     }
-    let report = Report::new(seed, ran, &stage.judge, &pauses, watch.most());
+    let mut report = Report::new(seed, ran, &stage.judge, &pauses, watch.most());
+    report.bound_pauses(options.pause_p99);
     if !report.failures.is_empty() {
         eprintln!("{}", last_lines(&stage.node.daemon.lock().log(), 60));
     }
@@ -130,8 +131,9 @@ impl Stage {
         let (mut strikers, mut readers) = (Vec::new(), Vec::new());
         for lane in plan.lanes.clone() {
             let (target, judge) = (Arc::clone(&self.target), Arc::clone(&self.judge));
-            strikers
-                .push(spawn(lane.name, move |doing| strike::strike(&target, &lane, start, &judge, doing))?);
+            strikers.push(spawn(lane.kind.name(), move |doing| {
+                strike::strike(&target, &lane, start, &judge, doing)
+            })?);
         }
         for n in 0..READERS {
             let (node, judge) = (Arc::clone(&self.node), Arc::clone(&self.judge));
