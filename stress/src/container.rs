@@ -4,6 +4,7 @@
 use std::{fs, path::PathBuf, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use anyhow::Result;
+use testkit::sample_image::DEBIAN_SUMS;
 
 use crate::{
     ctr::PLUGIN,
@@ -12,18 +13,9 @@ use crate::{
     node::Node,
 };
 
-/// What a container runs; its argument is a seed. Times are on the clock that we have as well.
+/// What a container runs behind [`DEBIAN_SUMS`]; its argument is a seed. Times are on the clock that we have as well.
 const PROGRAM: &str = "\
-import glob, hashlib, os, random, subprocess, sys, time
-os.chdir('/usr')
-sums = {}
-for name in glob.glob('/var/lib/dpkg/info/*.md5sums'):
-    for line in open(name):
-        digest, path = line.rstrip().split('  ', 1)
-        path = '/' + path
-        if path.startswith('/usr/') and os.path.isfile(path) and os.path.getsize(path):
-            sums[os.path.relpath(path)] = digest
-assert len(sums) > 1000, len(sums)
+import hashlib, os, random, subprocess, sys, time
 pick, paths, count = random.Random(int(sys.argv[1])), list(sums), 0
 clock = lambda: time.clock_gettime(time.CLOCK_MONOTONIC)
 def digest(path):
@@ -75,7 +67,8 @@ impl Container {
         let (uri, image) = (format!("file://{}", log.display()), node.images.reference(STAYS));
         let run = ["run", "-d", "--log-uri", &uri, "--snapshotter", PLUGIN, &image, &name];
         let seed = (seed ^ number).to_string();
-        node.ctr.run(&[&run[..], &["/usr/bin/python3", "-c", PROGRAM, &seed]].concat())?;
+        let program = format!("{DEBIAN_SUMS}{PROGRAM}");
+        node.ctr.run(&[&run[..], &["/usr/bin/python3", "-c", &program, &seed]].concat())?;
         Ok(Self { name, log, judged: 0, count: 0, heard: Moment::now() })
     }
 

@@ -24,5 +24,8 @@ pub use self::{
 };
 pub use parts::{debian, discard_unfinished, missing};
 
+/// Python for a container of an image of Debian packages: what their files have to be. Programs follow it.
+pub const DEBIAN_SUMS: &str = include_str!("sample_image/debian_sums.py");
+
 /// The tag of each sample image in its layout.
 pub const TAG: &str = "plain";

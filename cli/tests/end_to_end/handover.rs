@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use testkit::skip_unless;
+use testkit::{sample_image::DEBIAN_SUMS, skip_unless};
 
 use super::node::{ESTARGZ, Node, missing};
 
@@ -15,19 +15,10 @@ const KILLS: u64 = 20;
 /// Nothing is fetched before it is read.
 const ON_DEMAND: &str = "noprefetch = true\nno_background_fetch = true\n";
 
-/// Reads the files of all Debian packages through maps, makes the kernel forget them, and compares them with the sums
-/// that the packages came with; starts programs in between.
+/// Behind [`DEBIAN_SUMS`]: reads the files of all Debian packages through maps, makes the kernel forget them, and compares
+/// them with the sums that the packages came with; starts programs in between.
 const PROGRAM: &str = "\
-import glob, hashlib, mmap, os, subprocess
-os.chdir('/usr')
-sums = {}
-for name in glob.glob('/var/lib/dpkg/info/*.md5sums'):
-    for line in open(name):
-        digest, path = line.rstrip().split('  ', 1)
-        path = '/' + path
-        if path.startswith('/usr/') and os.path.isfile(path) and os.path.getsize(path):
-            sums[os.path.relpath(path)] = digest
-assert len(sums) > 1000, len(sums)
+import hashlib, mmap, os, subprocess
 count = 0
 while True:
     for path, digest in sums.items():
@@ -65,7 +56,8 @@ fn a_container_outlives_its_daemon() {
     let uri = format!("file://{}", log.display());
     let image = node.image(ESTARGZ);
     let run = ["run", "-d", "--log-uri", &uri, "--snapshotter", "starling", &image, "reader"];
-    let command = ["/usr/bin/python3", "-c", PROGRAM];
+    let program = format!("{DEBIAN_SUMS}{PROGRAM}");
+    let command = ["/usr/bin/python3", "-c", &program];
     node.containerd.ctr(&[&run[..], &command[..]].concat()).unwrap();
     wait_for("the container reads", &node, || progress(&log) > 0);
     for kill in 0..KILLS {
