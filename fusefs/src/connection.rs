@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use estargz::NodeId;
 use fuser::Session;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parking_lot::Mutex;
@@ -220,6 +221,11 @@ impl Connection {
             self.forgetter.forget(slot);
         }
         detached
+    }
+
+    /// Makes the kernel ask again for a file's bytes: those that it has may be wrong. Soon, not at once.
+    pub fn forget_pages(&self, slot: Slot, file: NodeId) {
+        self.forgetter.forget_pages(slot, file);
     }
 
     /// Whether a layer or a chain is in the slot.

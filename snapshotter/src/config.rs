@@ -134,6 +134,10 @@ pub struct Cache {
     pub min_free: ByteSize,
     /// Whether layers that no snapshot refers to stay, as far as the quota goes.
     pub keep_unused: bool,
+    /// Whether layers in use give back what no start reads.
+    pub evict_unread: bool,
+    /// Hours between two looks at all that is on disk; 0 for none.
+    pub verify_hours: u64,
 }
 
 /// Recording what starts read, and fetching it first the next time.
@@ -307,6 +311,8 @@ impl Default for Config {
                 quota_percent: 70,
                 min_free: ByteSize(1 << 30),
                 keep_unused: false,
+                evict_unread: false,
+                verify_hours: 0,
             },
             profile: Profile { record_sec: Seconds(180), keep: ByteSize(64 << 20), referrers: true },
             prepare: Prepare {

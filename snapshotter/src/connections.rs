@@ -9,6 +9,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
+use estargz::NodeId;
 use fusefs::{AttachError, Chain, Connection, Counters, MountError, Slot};
 use parking_lot::Mutex;
 use store::Layer;
@@ -89,6 +90,11 @@ impl Connections {
             connection.detach(slot);
         }
         without.remove(&slot);
+    }
+
+    /// Makes the kernel ask again for a file's bytes: those that it has may be wrong. Soon, not at once.
+    pub fn forget_pages(&self, slot: Slot, file: NodeId) {
+        self.each().into_iter().for_each(|connection| connection.forget_pages(slot, file));
     }
 
     /// Whether a layer or a chain is in the slot.

@@ -22,6 +22,7 @@ mod reasons;
 mod removal;
 mod report;
 mod restore;
+mod reverify;
 mod slots;
 mod sources;
 
@@ -170,6 +171,10 @@ impl RemoteLayers {
         remote.restore(parts.snapshots, parts.chains);
         tokio::spawn(sweep(Arc::downgrade(&remote), patience));
         tokio::spawn(quota::watch(Arc::downgrade(&remote)));
+        if config.cache.verify_hours > 0 {
+            let every = Duration::from_secs(config.cache.verify_hours * 3600);
+            tokio::spawn(reverify::watch(Arc::downgrade(&remote), every));
+        }
         Ok(remote)
     }
 

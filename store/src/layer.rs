@@ -4,6 +4,8 @@
 //! making it last in `layer/unsynced.rs`.
 
 mod arrive;
+mod give_back;
+mod holes;
 mod miss;
 mod planned;
 mod read;
@@ -33,6 +35,7 @@ use crate::{
     files::LayerFiles,
     stats::Counters,
 };
+use give_back::GivingBack;
 use recorded::Recording;
 use unsynced::Unsynced;
 pub use verify::Checked;
@@ -53,6 +56,7 @@ pub struct Layer {
     pattern: Mutex<Pattern>,
     planned: Mutex<planned::Planned>,
     unsynced: Unsynced,
+    giving_back: GivingBack,
     recording: Recording,
     /// Reads when [`Self::was_used`] was last asked.
     reads_seen: AtomicU64,
@@ -94,6 +98,7 @@ impl Layer {
             pattern: Mutex::default(),
             planned: Mutex::default(),
             unsynced: Unsynced::default(),
+            giving_back: GivingBack::default(),
             reads_seen: AtomicU64::new(0),
             removed: AtomicBool::new(false),
             storage_failing: AtomicBool::new(false),
@@ -147,7 +152,14 @@ impl Layer {
     }
 
     pub(crate) fn mark_removed(&self) {
+        // The files may be opened anew at once: nothing of them is given back any more then.
+        let _alone = self.giving_back.alone();
         self.removed.store(true, Release);
+    }
+
+    /// Whether all of it is wanted, and it is not gone.
+    pub(crate) fn is_wanted_whole(&self) -> bool {
+        self.completing.load(Acquire) && !self.is_removed()
     }
 
     pub(crate) fn is_removed(&self) -> bool {

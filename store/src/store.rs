@@ -4,7 +4,7 @@ mod open;
 
 use std::{
     collections::HashMap,
-    fmt,
+    fmt, io,
     path::{Path, PathBuf},
     sync::{Arc, Weak},
     time::Duration,
@@ -30,6 +30,8 @@ pub struct Store {
     engine: Arc<Engine>,
     disk: Arc<dyn Disk>,
     layers: Mutex<HashMap<LayerKey, Arc<Layer>>>,
+    /// Layers that were closed and may still be read by those who hold them.
+    closed: Mutex<HashMap<LayerKey, Vec<Weak<Layer>>>>,
     opening: Mutex<HashMap<LayerKey, open::Opening>>,
     /// One lock for each layer whose files are being opened or deleted: this may take long, and others must not wait.
     busy: Mutex<HashMap<LayerKey, Arc<Mutex<()>>>>,
@@ -55,6 +57,7 @@ impl Store {
             engine,
             disk,
             layers: Mutex::default(),
+            closed: Mutex::default(),
             opening: Mutex::default(),
             busy: Mutex::default(),
         });
@@ -127,9 +130,26 @@ impl Store {
         self.alone_with(*key, || {
             if let Some(layer) = self.layer(key) {
                 layer.flush();
+                let mut closed = self.closed.lock();
+                closed.retain(|_, layers| layers.iter().any(is_held));
+                closed.entry(*key).or_default().push(Arc::downgrade(&layer));
             }
             self.let_go(key);
         });
+    }
+
+    /// Has an open layer give back chunks that no recorded start has read, until `bytes` of them are gone, and completes it
+    /// no more. Gives the number of bytes. What is read of them later is fetched again. Blocks.
+    ///
+    /// # Errors
+    /// The disk does not take the change: what was given back by then stays so.
+    pub fn give_back(&self, key: &LayerKey, bytes: u64) -> io::Result<u64> {
+        let Some(layer) = self.layer(key) else { return Ok(0) };
+        // Who holds the layer as it was before it was closed knows nothing of what the open one does to the files.
+        if self.closed.lock().get(key).is_some_and(|layers| layers.iter().any(is_held)) {
+            return Ok(0);
+        }
+        layer.give_back(bytes)
     }
 
     fn let_go(&self, key: &LayerKey) {
@@ -228,6 +248,10 @@ async fn save_profiles(store: Weak<Store>) {
         // It can only fail with the runtime.
         let _ = tokio::task::spawn_blocking(save).await;
     }
+}
+
+fn is_held(layer: &Weak<Layer>) -> bool {
+    layer.strong_count() > 0
 }
 
 impl Drop for Store {

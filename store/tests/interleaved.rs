@@ -1,6 +1,7 @@
-//! The chunk map's bits and the table of chunks on their way, with their threads in every order and every order of memory.
+//! The chunk map's bits, the count of holes and the table of chunks on their way, with their threads in every order and
+//! every order of memory.
 //!
-//! Takes the sources of both in, with loom's atomics and locks in place of the real ones.
+//! Takes their sources in, with loom's atomics and locks in place of the real ones.
 // Clippy knows tests by their attribute and not what they call.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -11,6 +12,8 @@ use store::{Class, ReadError};
 mod bits;
 #[path = "interleaved/fetch.rs"]
 mod fetch;
+#[path = "../src/layer/holes.rs"]
+mod holes;
 mod decode {
     /// Nobody decodes here.
     #[derive(Debug)]

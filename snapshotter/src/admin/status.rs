@@ -65,6 +65,9 @@ pub struct CacheStatus {
     pub evicted_layers: u64,
     /// Their bytes.
     pub evicted_bytes: u64,
+    /// Bytes that layers in use gave back.
+    #[serde(default)]
+    pub given_back_bytes: u64,
 }
 
 /// A layer on disk, in the answer to `/cache`.

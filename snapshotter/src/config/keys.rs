@@ -245,6 +245,20 @@ pub(super) static KEYS: &[Key] = &[
          Otherwise containerd's Cleanup deletes them.",
     ),
     own(
+        "cache.evict_unread",
+        ANY,
+        |c| &mut c.cache.evict_unread,
+        "When layers that snapshots refer to take more than they may: give back what no start of a container was seen to read \
+         of them (`[profile]`), the least recently used layers first. What is read of it later is fetched again.",
+    ),
+    own(
+        "cache.verify_hours",
+        0..=8760,
+        |c| &mut c.cache.verify_hours,
+        "So often all that is on disk is read again and compared with its digests, in the background: what does not match is \
+         dropped and fetched again. 0: only when `starling cache verify` is called.",
+    ),
+    own(
         "profile.record_sec",
         0..=86_400,
         |c| &mut c.profile.record_sec,

@@ -128,6 +128,13 @@ pub const EVICTED_BYTES: Metric = counter(
     &[],
     "Disk of layers that no snapshot referred to and that were deleted to make room",
 );
+/// What went though its layer is in use.
+pub const GIVEN_BACK_BYTES: Metric = counter(
+    "starling_given_back_bytes",
+    "bytes",
+    &[],
+    "File bytes of layers in use that no start was seen to read and that were given back to make room",
+);
 /// What the disk lost.
 pub const DAMAGED_CHUNKS: Metric = counter(
     "starling_damaged_chunks",
@@ -267,6 +274,7 @@ pub const ALL: &[&Metric] = &[
     &CACHE_KEEPING,
     &UNCACHED_CHUNKS,
     &EVICTED_BYTES,
+    &GIVEN_BACK_BYTES,
     &DAMAGED_CHUNKS,
     &MEMORY_IN_FLIGHT,
     &EARLY_LAYERS,

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
 
+use estargz::NodeId;
 use fusefs::{AttachError, Slot};
 use parking_lot::Mutex;
 use store::{Layer, LayerKey};
@@ -92,6 +93,13 @@ impl Attached {
     /// The slot of `key`, if it has one.
     pub(super) fn slot(&self, key: &LayerKey) -> Option<Slot> {
         self.slots.get(key)
+    }
+
+    /// Makes the kernel forget what it has of a file's bytes, if the layer is shown.
+    pub(super) fn forget_pages(&self, key: &LayerKey, file: NodeId) {
+        if let Some(slot) = self.slots.get(key) {
+            self.connections.forget_pages(slot, file);
+        }
     }
 
     /// Takes the layer away.

@@ -1,14 +1,15 @@
 //! Keeping layers within the disk that they may take.
 //!
 //! Every few seconds the disk is looked at. If layers take more than they may, those go that no snapshot refers to, the
-//! least recently used first. If that does not do, or the file system is nearly full, nothing more is kept until there is
-//! room again: reads go on, with verified bytes from the registry.
+//! least recently used first; then, if that is wanted, what no start reads of the others. If that does not do, or the file
+//! system is nearly full, nothing more is kept until there is room again: reads go on, with verified bytes from the registry.
 
 use std::{
     sync::Weak,
     time::{Duration, UNIX_EPOCH},
 };
 
+use estargz::ChunkId;
 use parking_lot::Mutex;
 use store::{Checked, FileSystem, LayerKey, OnDisk};
 
@@ -44,6 +45,9 @@ struct State {
     why: Option<&'static str>,
     evicted_layers: u64,
     evicted_bytes: u64,
+    given_back_bytes: u64,
+    /// A layer could not give anything back: that was logged, and is not every few seconds.
+    cannot_give_back: bool,
 }
 
 /// What the layers of a file system may take.
@@ -110,6 +114,7 @@ impl RemoteLayers {
             uncached_chunks: self.opener.store.uncached_chunks(),
             evicted_layers: state.evicted_layers,
             evicted_bytes: state.evicted_bytes,
+            given_back_bytes: state.given_back_bytes,
         }
     }
 
@@ -124,6 +129,13 @@ impl RemoteLayers {
         let (mut used, mut free) = (used, file_system.free);
         if excess > 0 {
             let (_, bytes) = self.evict(&layers, excess);
+            used = used.saturating_sub(bytes);
+            free += bytes;
+        }
+        let excess = bounds.excess(used, free);
+        if excess > 0 && self.quota.config.evict_unread {
+            // A little more, or the next reads would be over the bound again.
+            let bytes = self.give_back(&layers, excess + bounds.most / SLACK);
             used = used.saturating_sub(bytes);
             free += bytes;
         }
@@ -142,6 +154,49 @@ impl RemoteLayers {
         }
         let mut state = self.quota.state.lock();
         (state.used, state.file_system, state.why) = (used, FileSystem { free, ..file_system }, why);
+    }
+
+    /// Has layers that stay give back about `excess` bytes, the least recently used first. Gives the bytes. Blocks.
+    fn give_back(&self, layers: &[OnDisk], excess: u64) -> u64 {
+        let mut layers = layers.to_vec();
+        layers.sort_by_key(|layer| (layer.used, layer.key));
+        let mut given = 0;
+        for OnDisk { key, .. } in layers {
+            if given >= excess {
+                break;
+            }
+            match self.opener.store.give_back(&key, excess - given) {
+                Ok(bytes) => given += bytes,
+                Err(error) => {
+                    if !std::mem::replace(&mut self.quota.state.lock().cannot_give_back, true) {
+                        tracing::warn!(layer = %key, %error, "a layer cannot give back disk");
+                    }
+                }
+            }
+        }
+        if given > 0 {
+            tracing::info!(bytes = given, "layers in use gave back what no start was seen to read");
+        }
+        self.quota.state.lock().given_back_bytes += given;
+        given
+    }
+
+    /// Looks at some of a layer's chunks again. Blocks.
+    pub(super) fn verify_some(&self, key: LayerKey, from: u32, bytes: u64) -> Result<Verified, String> {
+        let store = &self.opener.store;
+        let was_open = store.layer(&key).is_some();
+        let open = self.opener.attach(key).map_err(|error| crate::logging::chain(&error))?;
+        let open = open.ok_or_else(|| format!("the files of layer {key} cannot be used"))?;
+        let checked = open.verify(from, bytes);
+        if let Ok(Checked { damaged, .. }) = &checked {
+            let chunks = damaged.iter().filter_map(|id| open.index().chunk(ChunkId(*id)).ok());
+            chunks.for_each(|chunk| self.attached.forget_pages(&key, chunk.node));
+        }
+        if !was_open && !self.claims.needed().contains(&key) {
+            store.close(&key);
+        }
+        let Checked { next, chunks, bytes, damaged } = checked.map_err(|error| error.to_string())?;
+        Ok(Verified { next, chunks, bytes, damaged })
     }
 
     /// Deletes layers that no snapshot refers to until `excess` bytes are free, the least recently used first. Nothing
@@ -186,18 +241,9 @@ impl Cache for RemoteLayers {
     }
 
     fn verify(&self, layer: &str, from: u32) -> Result<Verified, String> {
-        let store = &self.opener.store;
-        let key = store.keys_on_disk().into_iter().find(|key| key.to_string() == layer);
+        let key = self.opener.store.keys_on_disk().into_iter().find(|key| key.to_string() == layer);
         let key = key.ok_or_else(|| format!("there is no layer {layer} on disk"))?;
-        let was_open = store.layer(&key).is_some();
-        let open = self.opener.attach(key).map_err(|error| crate::logging::chain(&error))?;
-        let open = open.ok_or_else(|| format!("the files of layer {layer} cannot be used"))?;
-        let checked = open.verify(from, VERIFIED_AT_ONCE);
-        if !was_open && !self.claims.needed().contains(&key) {
-            store.close(&key);
-        }
-        let Checked { next, chunks, bytes, damaged } = checked.map_err(|error| error.to_string())?;
-        Ok(Verified { next, chunks, bytes, damaged })
+        self.verify_some(key, from, VERIFIED_AT_ONCE)
     }
 }
 

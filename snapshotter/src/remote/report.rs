@@ -159,6 +159,7 @@ impl Source for RemoteLayers {
         samples.value(&names::CACHE_KEEPING, cache.keeping.into());
         samples.value(&names::UNCACHED_CHUNKS, cache.uncached_chunks);
         samples.value(&names::EVICTED_BYTES, cache.evicted_bytes);
+        samples.value(&names::GIVEN_BACK_BYTES, cache.given_back_bytes);
         samples.value(&names::DAMAGED_CHUNKS, sums.damaged_chunks);
         samples.value(&names::MEMORY_IN_FLIGHT, self.opener.store.memory_in_use());
         let lookups = self.lookups.counts().map(|(outcome, count)| (outcome.to_owned(), count));

@@ -94,6 +94,7 @@ async fn damage_on_disk_is_found_and_mended_while_the_layer_is_served() {
     content.read_exact_at(&mut byte, 1000).unwrap();
     content.write_all_at(&[!byte[0]], 1000).unwrap();
     content.sync_all().unwrap();
+    assert!(node.read(&image.layers[0]) != image.layers[0].files, "the kernel has the wrong byte now");
     let found = ask_verify(&admin, &key, 0).unwrap();
     assert_eq!((found.damaged.len(), found.next), (1, None));
     node.eventually("the chunk is fetched again", |node| {
@@ -105,4 +106,20 @@ async fn damage_on_disk_is_found_and_mended_while_the_layer_is_served() {
     assert!(node.read(&image.layers[0]) == image.layers[0].files);
     let unknown = ask_verify(&admin, "none", 0).unwrap_err().to_string();
     assert!(unknown.contains("no layer none"), "{unknown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_in_use_give_back_what_no_start_reads_if_that_is_wanted() {
+    skip_unless!(requires::fuse());
+    let registry = registry();
+    let image = image(&registry, "unread", 2);
+    let mut node = Node::start("[cache]\nquota = 1200000\nevict_unread = true\n").await;
+    node.pull(&image).await;
+    node.eventually("layers give back what nobody read", |node| {
+        let cache = node.status().cache;
+        cache.given_back_bytes > 0 && cache.keeping && cache.bytes <= 1_200_000
+    })
+    .await;
+    assert!(image.layers.iter().all(|layer| node.read(layer) == layer.files));
+    assert!(!node.metrics().contains("starling_given_back_bytes_total 0"));
 }

@@ -133,8 +133,9 @@ impl Background {
         let now = Instant::now();
         queue.retain(|entry| {
             let layer = entry.layer.upgrade();
-            let keep =
-                layer.as_ref().is_some_and(|layer| !layer.files.chunks.is_complete() && !layer.is_removed());
+            let keep = layer
+                .as_ref()
+                .is_some_and(|layer| !layer.files.chunks.is_complete() && layer.is_wanted_whole());
             if let (false, Some(layer)) = (keep, layer) {
                 layer.in_background.store(false, Release);
             }

@@ -37,6 +37,11 @@ impl Content {
         self.disk.write(&self.file, bytes, offset)
     }
 
+    /// Gives back what a part takes on disk.
+    pub(crate) fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.disk.punch(&self.file, offset, len)
+    }
+
     /// Waits until everything that was written is on disk. An error is told once: what was written before is lost then,
     /// though the next call works.
     pub(crate) fn sync(&self) -> io::Result<()> {

@@ -30,6 +30,7 @@ impl Layer {
     /// Writes a verified chunk, makes it known, and wakes everyone who waits for it. If it cannot be written, they get
     /// it from memory.
     pub(crate) fn store_chunk(self: &Arc<Self>, id: ChunkId, chunk: &Chunk, data: &[u8]) {
+        let _writing = self.giving_back.writing();
         if self.files.chunks.has(id) {
             return self.in_flight.settle(id, || Outcome::Stored);
         }

@@ -177,7 +177,8 @@ impl Layer {
 
     /// The right to go on behind a miss, if all of the layer is wanted anyway and not too many do so already.
     fn tail(&self, start: u64, class: Class) -> Option<Tail> {
-        if class != Class::Demand || !self.engine.config.background {
+        let completed = self.engine.config.background && !self.giving_back.has_begun();
+        if class != Class::Demand || !completed {
             return None;
         }
         let turn = Arc::clone(&self.engine.tails).try_acquire_owned().ok()?;
@@ -251,7 +252,7 @@ impl Layer {
 
     /// Completes the layer while nobody waits for anything. May be called again after a failure, or any time.
     pub fn start_background(self: &Arc<Self>) {
-        if self.engine.config.background {
+        if self.engine.config.background && !self.giving_back.has_begun() {
             self.completing.store(true, Release);
             self.engine.background.add(self);
         }

@@ -42,11 +42,15 @@ impl Layer {
     /// less than the length of `buf` only at the end of the file. Waits for nothing but the local disk.
     pub fn read_cached(&self, node: NodeId, offset: u64, buf: &mut [u8]) -> Result<Option<usize>, ReadError> {
         let Some(extent) = self.extent(node, offset, buf.len())? else { return Ok(Some(0)) };
+        let before = self.giving_back.holes.before();
         if !self.is_here(&extent)? {
             return Ok(None);
         }
         let buf = buf.get_mut(..extent.len()).unwrap_or_default();
         self.files.content.read(buf, extent.base + extent.range.start)?;
+        if !self.giving_back.holes.none_since(before) {
+            return Ok(None);
+        }
         self.note(&extent);
         self.counters.hits.fetch_add(1, Relaxed);
         Ok(Some(extent.len()))
@@ -57,9 +61,9 @@ impl Layer {
     pub async fn read(self: &Arc<Self>, node: NodeId, offset: u64, len: usize) -> Result<Bytes, ReadError> {
         let Some(extent) = self.extent(node, offset, len)? else { return Ok(Bytes::new()) };
         self.note(&extent);
-        if self.is_here(&extent)? {
+        if let Some(bytes) = self.read_here(&extent)? {
             self.counters.hits.fetch_add(1, Relaxed);
-            return self.assemble(&extent, &[]);
+            return Ok(bytes);
         }
         self.counters.misses.fetch_add(1, Relaxed);
         let limit = self.engine.config.read_timeout;
@@ -82,19 +86,24 @@ impl Layer {
 
     async fn fetch_once(self: &Arc<Self>, extent: &Extent) -> Result<Bytes, (ReadError, Origin)> {
         let own = |error| (error, Origin::Own);
-        let missing = self.missing(extent).map_err(own)?;
-        let waits = self.demand(&missing).map_err(own)?;
         let mut held = Vec::new();
-        for wait in waits {
-            let Wait { chunk, origin, .. } = wait;
-            match self.outcome(wait, &missing).await {
-                Ok(Outcome::Stored) => {}
-                Ok(Outcome::Held(bytes)) => held.push((chunk, bytes)),
-                Ok(Outcome::Failed(error)) => return Err((error, origin)),
-                Err(_) => return Err((ReadError::Closed, origin)),
+        loop {
+            let before = self.giving_back.holes.before();
+            let missing = self.missing(extent, &held).map_err(own)?;
+            for wait in self.demand(&missing).map_err(own)? {
+                let Wait { chunk, origin, .. } = wait;
+                match self.outcome(wait, &missing).await {
+                    Ok(Outcome::Stored) => {}
+                    Ok(Outcome::Held(bytes)) => held.push((chunk, bytes)),
+                    Ok(Outcome::Failed(error)) => return Err((error, origin)),
+                    Err(_) => return Err((ReadError::Closed, origin)),
+                }
+            }
+            let bytes = self.assemble(extent, &held).map_err(own)?;
+            if self.giving_back.holes.none_since(before) {
+                return Ok(bytes);
             }
         }
-        self.assemble(extent, &held).map_err(own)
     }
 
     /// Makes the part `range` of a file part of the plan `id`.
@@ -118,13 +127,25 @@ impl Layer {
         let began = Instant::now();
         let limit = self.engine.config.read_timeout;
         // Joining what is in flight would make it urgent.
-        while !self.is_here(&extent)? {
+        loop {
+            if let Some(bytes) = self.read_here(&extent)? {
+                return Ok(bytes);
+            }
             if began.elapsed() > limit {
                 return Err(ReadError::TimedOut(limit));
             }
             sleep(PLANNED_PAUSE).await;
         }
-        self.assemble(&extent, &[])
+    }
+
+    /// The bytes, if all of them are here.
+    fn read_here(&self, extent: &Extent) -> Result<Option<Bytes>, ReadError> {
+        let before = self.giving_back.holes.before();
+        if !self.is_here(extent)? {
+            return Ok(None);
+        }
+        let bytes = self.assemble(extent, &[])?;
+        Ok(self.giving_back.holes.none_since(before).then_some(bytes))
     }
 
     /// Waits for a chunk. One that comes with somebody else's request, which may hang, is asked for again if it does.
@@ -170,9 +191,11 @@ impl Layer {
         Ok(chunks.all(|chunk| self.files.chunks.has(chunk)))
     }
 
-    fn missing(&self, extent: &Extent) -> Result<Vec<ChunkId>, ReadError> {
+    /// What is neither here nor in `held`.
+    fn missing(&self, extent: &Extent, held: &[(ChunkId, Bytes)]) -> Result<Vec<ChunkId>, ReadError> {
         let chunks = self.files.index.chunks_of(extent.node, extent.range.clone())?;
-        Ok(chunks.filter(|&chunk| !self.files.chunks.has(chunk)).collect())
+        let is_held = |chunk| held.iter().any(|(id, _)| *id == chunk);
+        Ok(chunks.filter(|&chunk| !self.files.chunks.has(chunk) && !is_held(chunk)).collect())
     }
 
     /// The bytes out of the content file, and out of `held` where they could not be stored.

@@ -7,7 +7,7 @@ use std::{
 
 use estargz::{Chunk, ChunkId, Sha256};
 
-use super::Layer;
+use super::{Layer, holes::Before};
 use crate::{
     Class,
     fetch::{reach::Reach, receive::receive},
@@ -43,7 +43,9 @@ impl Layer {
     pub fn verify(self: &Arc<Self>, from: u32, bytes: u64) -> io::Result<Checked> {
         let mut checked = Checked::default();
         let (mut at, mut buffer) = (from, vec![0; PIECE]);
-        while let Some(here) = self.files.chunks.first_present(at) {
+        loop {
+            let before = self.giving_back.holes.before();
+            let Some(here) = self.files.chunks.first_present(at) else { break };
             if checked.bytes >= bytes {
                 checked.next = Some(here);
                 break;
@@ -53,7 +55,7 @@ impl Layer {
             let Ok(chunk) = self.chunk(ChunkId(here)) else { continue };
             checked.chunks += 1;
             checked.bytes += chunk.len;
-            if !self.is_sound(&chunk, &mut buffer) && self.drop_chunk(ChunkId(here), &chunk)? {
+            if !self.is_sound(&chunk, &mut buffer) && self.drop_chunk(ChunkId(here), &chunk, before)? {
                 checked.damaged.push(here);
             }
         }
@@ -78,18 +80,22 @@ impl Layer {
         hash.finish() == chunk.digest
     }
 
-    /// Makes a chunk be missing, in memory and on disk. Says false if it was not here any more.
-    fn drop_chunk(&self, id: ChunkId, chunk: &Chunk) -> io::Result<bool> {
-        // Nobody records meanwhile.
+    /// Makes a chunk be missing, in memory and on disk. Says false if it is not here any more, or something was given back
+    /// since `before`: what was taken for damage may have been that.
+    fn drop_chunk(&self, id: ChunkId, chunk: &Chunk, before: Before) -> io::Result<bool> {
+        // Nobody records meanwhile, or gives back.
         let _alone = self.unsynced.flushing.lock();
+        if !self.giving_back.holes.none_since(before) {
+            return Ok(false);
+        }
         {
             let mut batch = self.unsynced.batch.lock();
             if !self.files.chunks.has(id) {
                 return Ok(false);
             }
-            let before = batch.chunks.len();
+            let known = batch.chunks.len();
             batch.chunks.retain(|other| *other != id.0);
-            if batch.chunks.len() < before {
+            if batch.chunks.len() < known {
                 batch.bytes = batch.bytes.saturating_sub(chunk.len);
             }
             self.files.chunks.remove(id, chunk.len);

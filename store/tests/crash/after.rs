@@ -1,8 +1,7 @@
 //! What has to hold once the machine is back.
 
-use std::{collections::BTreeSet, fs, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
-use estargz::ChunkId;
 use store::{Layer, Store, StoreConfig};
 
 use crate::{
@@ -77,7 +76,7 @@ pub(crate) async fn check(machine: &Machine, blob: &Blob, told: &Told, look: Loo
     source.set(Fault::Down);
     let layer = node.store.attach(blob.key, source.clone()).unwrap();
     if let Some(layer) = &layer {
-        let there = recorded(&node.dir, layer, blob);
+        let there = node.dir.recorded(layer);
         served(layer, blob);
         if let Told::There(chunks) = told {
             assert!(chunks.is_subset(&there), "{chunks:?} were recorded, {there:?} are there");
@@ -93,26 +92,10 @@ pub(crate) async fn check(machine: &Machine, blob: &Blob, told: &Told, look: Loo
             assert!(bytes == *data, "{name}");
         }
         node.store.flush();
-        let there = recorded(&node.dir, &layer, blob);
+        let there = node.dir.recorded(&layer);
         assert_eq!(there.len() as u32, layer.index().chunk_count(), "all was read and recorded");
     }
     node.disk.log()
-}
-
-/// The chunks that have a bit on disk. Each must have its bytes there too.
-pub(crate) fn recorded(dir: &Dir, layer: &Layer, blob: &Blob) -> BTreeSet<u32> {
-    let files = dir.0.path().join("layers").join(blob.key.to_string());
-    let (chunks, content) =
-        (fs::read(files.join("chunks")).unwrap(), fs::read(files.join("content")).unwrap());
-    let has = |id: &u32| chunks[24 + *id as usize / 8] >> (id % 8) & 1 == 1;
-    let there: BTreeSet<u32> = (0..layer.index().chunk_count()).filter(has).collect();
-    for &id in &there {
-        let chunk = layer.index().chunk(ChunkId(id)).unwrap();
-        let bytes = &content[chunk.content_offset as usize..][..chunk.len as usize];
-        estargz::decode::verify(bytes, &chunk.digest)
-            .unwrap_or_else(|error| panic!("chunk {id} has a bit and not its bytes: {error}"));
-    }
-    there
 }
 
 /// What is served without a source is right.

@@ -1,10 +1,12 @@
 //! Runs of a store, and power cuts in them.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::{
-    after::{Log, Look, Node, Told, check, recorded},
+    after::{Log, Look, Node, Told, check},
     blob::{Blob, node},
     machine::{Change, Left, Machine, Naming, Place},
     memory::{Memory, settled},
@@ -13,8 +15,14 @@ use crate::{
 
 #[derive(Debug, Clone)]
 enum Step {
-    Read { file: usize, offset: u64, len: usize },
+    Read {
+        file: usize,
+        offset: u64,
+        len: usize,
+    },
     Flush,
+    /// So many bytes, or all that there are.
+    GiveBack(u64),
     Restart,
     Remove,
 }
@@ -31,7 +39,7 @@ async fn run(blob: &Blob, steps: &[Step]) -> Log {
     for step in steps {
         let Step::Remove = step else {
             let layer = host.store.open_layer(blob.key, source.clone()).await.unwrap();
-            host.disk.mark(Told::There(recorded(&host.dir, &layer, blob)));
+            host.disk.mark(Told::There(host.dir.recorded(&layer)));
             match step {
                 Step::Read { file, offset, len } => {
                     let name = format!("f{file}");
@@ -40,7 +48,13 @@ async fn run(blob: &Blob, steps: &[Step]) -> Log {
                 }
                 Step::Flush => {
                     layer.flush();
-                    host.disk.mark(Told::There(recorded(&host.dir, &layer, blob)));
+                    host.disk.mark(Told::There(host.dir.recorded(&layer)));
+                }
+                Step::GiveBack(bytes) => {
+                    // Which chunks go is the store's choice.
+                    host.disk.mark(Told::There(BTreeSet::new()));
+                    host.store.give_back(&blob.key, *bytes).unwrap();
+                    host.disk.mark(Told::There(host.dir.recorded(&layer)));
                 }
                 _ => {
                     drop(layer);
@@ -96,7 +110,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 #[test]
 fn a_power_cut_at_any_moment_of_a_layers_life_leaves_nothing_wrong() {
-    use Step::{Flush, Read, Remove, Restart};
+    use Step::{Flush, GiveBack, Read, Remove, Restart};
     let all = |file| Read { file, offset: 0, len: 20_000 };
     let part = |file, offset| Read { file, offset, len: 10 };
     let steps = [
@@ -104,6 +118,11 @@ fn a_power_cut_at_any_moment_of_a_layers_life_leaves_nothing_wrong() {
         Flush,
         part(1, 7_000),
         all(3),
+        GiveBack(1),
+        part(1, 0),
+        Flush,
+        GiveBack(u64::MAX),
+        all(1),
         Restart,
         part(1, 19_000),
         Remove,
@@ -145,6 +164,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0usize..6, 0u64..20_000, 1usize..20_000).prop_map(|(file, offset, len)| Step::Read { file, offset, len }),
         3 => Just(Step::Flush),
+        2 => (1u64..20_000).prop_map(Step::GiveBack),
         1 => Just(Step::Restart),
         1 => Just(Step::Remove),
     ]

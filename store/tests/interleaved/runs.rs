@@ -16,6 +16,7 @@ use crate::{
         in_flight::{InFlight, Outcome},
         window::Window,
     },
+    holes::Holes,
 };
 
 const CHUNK: ChunkId = ChunkId(0);
@@ -43,6 +44,33 @@ fn whoever_sees_a_bit_or_all_of_them_sees_the_bytes() {
         }
         writers.into_iter().for_each(|writer| writer.join().unwrap());
         assert!(bits.is_complete() && bits.bytes() == 20 && bits.present() == 2);
+    });
+}
+
+/// A chunk is given back and fetched again, as `layer/give_back.rs` and `layer/read.rs` have it.
+#[test]
+fn whoever_saw_a_bit_and_nothing_given_back_has_the_bytes() {
+    loom::model(|| {
+        let (bits, holes) = (Arc::new(Bits::new(&[1], 1, 1)), Arc::new(Holes::default()));
+        let content = Arc::new(AtomicU64::new(1));
+        let giver = thread::spawn({
+            let (bits, holes, content) = (Arc::clone(&bits), Arc::clone(&holes), Arc::clone(&content));
+            move || {
+                bits.remove(CHUNK, 1);
+                holes.follow();
+                content.store(0, Relaxed);
+                content.store(1, Relaxed);
+                assert!(bits.add(CHUNK, 1));
+            }
+        });
+        for here in [Bits::is_complete, |bits: &Bits| bits.has(CHUNK)] {
+            let before = holes.before();
+            let bytes = here(&bits).then(|| content.load(Relaxed));
+            if holes.none_since(before) {
+                assert_ne!(bytes, Some(0), "a hole was read");
+            }
+        }
+        giver.join().unwrap();
     });
 }
 

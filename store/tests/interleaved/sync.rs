@@ -1,6 +1,9 @@
 //! Loom's atomics and locks, in the form of those that the store uses.
 
-pub(crate) use loom::sync::{MutexGuard, atomic::AtomicU64};
+pub(crate) use loom::sync::{
+    MutexGuard,
+    atomic::{AtomicU64, fence},
+};
 
 /// A lock that is never poisoned: a panic ends the model.
 #[derive(Debug)]

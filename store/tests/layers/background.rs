@@ -124,7 +124,7 @@ async fn a_damaged_index_costs_its_chunk_only() {
     let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
     let chunk = layer.index().chunks_of(node(&layer, "file0010"), 0..1).unwrap().next().unwrap();
     let digest = *layer.index().chunk(chunk).unwrap().digest.as_bytes();
-    let path = dir.0.path().join("layers").join(blob.key.to_string()).join("index");
+    let path = dir.files(blob.key).join("index");
     let index = std::fs::read(&path).unwrap();
     let record = index.windows(32).position(|bytes| *bytes == digest).unwrap();
     // A chunk record is its digest, then the number of its member. The map shows what is written to the file.

@@ -55,7 +55,7 @@ async fn chunks_are_recorded_by_themselves() {
     let store = Store::open(StoreConfig { flush_interval: interval, ..dir.config() }).unwrap();
     let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
     layer.read(node(&layer, "a"), 0, 10).await.unwrap();
-    let chunks = dir.0.path().join("layers").join(blob.key.to_string()).join("chunks");
+    let chunks = dir.files(blob.key).join("chunks");
     for _ in 0..100 {
         if fs::read(&chunks).unwrap()[24] == 1 {
             return;
@@ -76,7 +76,7 @@ async fn recorded_content_leaves_the_page_cache_if_that_is_wanted() {
         layer.read(node(&layer, "file0001"), 0, 300_000).await.unwrap();
         settled(&store).await;
         store.flush();
-        let content = files(&dir, &blob).join("content");
+        let content = dir.files(blob.key).join("content");
         let Some(cached) = cached_bytes(&content) else {
             eprintln!("skipped: needs fincore");
             return;
@@ -107,13 +107,13 @@ async fn unsynced_chunks_are_fetched_again() {
     let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
     layer.read(node(&layer, "file0000"), 0, 300_000).await.unwrap();
     store.flush();
-    let synced = fs::read(files(&dir, &blob).join("content")).unwrap();
+    let synced = fs::read(dir.files(blob.key).join("content")).unwrap();
     layer.read(node(&layer, "file0004"), 0, 300_000).await.unwrap();
 
-    let copy = files(&after, &blob);
+    let copy = after.files(blob.key);
     fs::create_dir_all(&copy).unwrap();
     for name in ["toc", "index", "chunks"] {
-        fs::copy(files(&dir, &blob).join(name), copy.join(name)).unwrap();
+        fs::copy(dir.files(blob.key).join(name), copy.join(name)).unwrap();
     }
     fs::write(copy.join("content"), synced).unwrap();
     let restarted = after.open().attach(blob.key, source.clone()).unwrap().unwrap();
@@ -132,7 +132,7 @@ async fn a_content_file_that_was_cut_is_filled_again() {
     layer.read(node(&layer, "a"), 0, 10).await.unwrap();
     store.flush();
     drop((layer, store));
-    fs::write(files(&dir, &blob).join("content"), b"short").unwrap();
+    fs::write(dir.files(blob.key).join("content"), b"short").unwrap();
     let layer = dir.open().attach(blob.key, source).unwrap().unwrap();
     assert_eq!(layer.stats().chunks_present, 0);
     assert_eq!(layer.read(node(&layer, "a"), 0, 100_000).await.unwrap(), *blob.truth("a"));
@@ -149,7 +149,7 @@ async fn a_content_file_that_takes_nothing_does_not_fail_reads() {
     content.set_len(layer.index().content_len()).unwrap();
     fcntl(&content, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE)).unwrap();
     drop((layer, store));
-    let path = files(&dir, &blob).join("content");
+    let path = dir.files(blob.key).join("content");
     fs::remove_file(&path).unwrap();
     symlink(format!("/proc/self/fd/{}", content.as_raw_fd()), path).unwrap();
 
@@ -160,10 +160,6 @@ async fn a_content_file_that_takes_nothing_does_not_fail_reads() {
     }
     assert_eq!(layer.stats().chunks_present, 0);
     assert_eq!(layer.read_cached(a, 0, &mut [0]).unwrap(), None);
-}
-
-fn files(dir: &Dir, blob: &Blob) -> std::path::PathBuf {
-    dir.0.path().join("layers").join(blob.key.to_string())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,7 +175,7 @@ async fn a_removed_layer_does_not_keep_its_successor_from_being_recorded() {
         layer.read(node(layer, "a"), 0, 10).await.unwrap();
     }
     for _ in 0..150 {
-        if fs::read(files(&dir, &blob).join("chunks")).unwrap()[24] == 1 {
+        if fs::read(dir.files(blob.key).join("chunks")).unwrap()[24] == 1 {
             return;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -240,7 +236,7 @@ async fn nothing_unsynced_is_trusted_after_a_failed_sync() {
     drop(held);
     syncing.join().unwrap();
     assert_eq!((layer.stats().chunks_present, layer.stats().bytes_present), (0, 0));
-    let chunks = files(&dir, &blob).join("chunks");
+    let chunks = dir.files(blob.key).join("chunks");
     // This one works, and must not record what was lost.
     layer.flush();
     assert!(fs::read(&chunks).unwrap()[24..].iter().all(|byte| *byte == 0));
@@ -270,5 +266,5 @@ async fn a_layer_that_was_complete_is_completed_again_after_a_failed_sync() {
     complete(&layer).await;
     assert!(source.requests().len() > before);
     store.flush();
-    assert!(fs::read(files(&dir, &blob).join("chunks")).unwrap()[24..].iter().any(|byte| *byte != 0));
+    assert!(fs::read(dir.files(blob.key).join("chunks")).unwrap()[24..].iter().any(|byte| *byte != 0));
 }

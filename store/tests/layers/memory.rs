@@ -1,7 +1,10 @@
 //! A source in memory, with faults and delays that tests script.
 
 use std::{
+    collections::BTreeSet,
+    fs,
     ops::Range,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::SeqCst},
@@ -11,9 +14,12 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use estargz::ChunkId;
 use futures_util::{StreamExt, future, stream};
 use parking_lot::Mutex;
-use store::{BlobSource, ByteStream, Class, SourceError, SourceErrorKind, Store, StoreConfig, Tail};
+use store::{
+    BlobSource, ByteStream, Class, Layer, LayerKey, SourceError, SourceErrorKind, Store, StoreConfig, Tail,
+};
 
 use crate::blob::Blob;
 
@@ -195,6 +201,27 @@ impl Dir {
 
     pub(crate) fn open(&self) -> Arc<Store> {
         Store::open(self.config()).unwrap()
+    }
+
+    /// The directory of a layer.
+    pub(crate) fn files(&self, key: LayerKey) -> PathBuf {
+        self.0.path().join("layers").join(key.to_string())
+    }
+
+    /// The chunks that have a bit on disk. Each must have its bytes there too.
+    pub(crate) fn recorded(&self, layer: &Layer) -> BTreeSet<u32> {
+        let files = self.files(layer.key());
+        let (chunks, content) =
+            (fs::read(files.join("chunks")).unwrap(), fs::read(files.join("content")).unwrap());
+        let has = |id: &u32| chunks[24 + *id as usize / 8] >> (id % 8) & 1 == 1;
+        let there: BTreeSet<u32> = (0..layer.index().chunk_count()).filter(has).collect();
+        for &id in &there {
+            let chunk = layer.index().chunk(ChunkId(id)).unwrap();
+            let bytes = &content[chunk.content_offset as usize..][..chunk.len as usize];
+            estargz::decode::verify(bytes, &chunk.digest)
+                .unwrap_or_else(|error| panic!("chunk {id} has a bit and not its bytes: {error}"));
+        }
+        there
     }
 }
 

@@ -1,8 +1,8 @@
-//! Random reads, faults and restarts: bytes are the blob's or an error, and bits on disk stand for verified content.
+//! Random reads, faults, restarts and what is given back: bytes are the blob's or an error, and bits on disk stand for
+//! verified content.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use estargz::ChunkId;
 use proptest::prelude::*;
 use store::{Layer, Store, StoreConfig};
 
@@ -18,6 +18,7 @@ enum Step {
     Faults(Vec<Fault>),
     Background,
     Flush,
+    GiveBack(u64),
     Restart { orderly: bool },
 }
 
@@ -38,6 +39,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => prop::collection::vec(fault(), 0..3).prop_map(Step::Faults),
         1 => Just(Step::Background),
         1 => Just(Step::Flush),
+        1 => (1u64..100_000).prop_map(Step::GiveBack),
         1 => any::<bool>().prop_map(|orderly| Step::Restart { orderly }),
     ]
 }
@@ -55,6 +57,8 @@ fn open(dir: &Dir) -> Arc<Store> {
         max_window: 64 << 10,
         memory_budget: 64 << 10,
         read_timeout: Duration::from_millis(150),
+        // What is given back is what was read, too.
+        record: Duration::ZERO,
         ..dir.config()
     };
     Store::open(config).unwrap()
@@ -74,20 +78,6 @@ async fn check(layer: &Arc<Layer>, blob: &Blob, (file, offset, len): (usize, usi
     }
 }
 
-/// Every bit on disk has its verified bytes in the content file.
-fn check_disk(dir: &Dir, layer: &Layer, blob: &Blob) {
-    let files = dir.0.path().join("layers").join(blob.key.to_string());
-    let (chunks, content) =
-        (fs::read(files.join("chunks")).unwrap(), fs::read(files.join("content")).unwrap());
-    for id in 0..layer.index().chunk_count() {
-        if chunks[24 + id as usize / 8] >> (id % 8) & 1 == 1 {
-            let chunk = layer.index().chunk(ChunkId(id)).unwrap();
-            let bytes = &content[chunk.content_offset as usize..][..chunk.len as usize];
-            estargz::decode::verify(bytes, &chunk.digest).unwrap();
-        }
-    }
-}
-
 async fn run(steps: Vec<Step>) {
     let (blob, dir) = (blob(), Dir::new());
     let source = Memory::new(&blob);
@@ -96,6 +86,7 @@ async fn run(steps: Vec<Step>) {
     for step in steps {
         match step {
             Step::Read { file, offset, len } => check(&layer, &blob, (file, offset, len)).await,
+            Step::GiveBack(bytes) => drop(store.give_back(&blob.key, bytes).unwrap()),
             Step::ReadTogether(reads) => {
                 let reads =
                     reads.into_iter().map(|(file, offset)| check(&layer, &blob, (file, offset, 10_000)));
@@ -108,13 +99,13 @@ async fn run(steps: Vec<Step>) {
                 if orderly {
                     store.flush();
                 }
-                check_disk(&dir, &layer, &blob);
+                dir.recorded(&layer);
                 store = open(&dir);
                 layer = store.attach(blob.key, source.clone()).unwrap().unwrap();
             }
         }
     }
-    check_disk(&dir, &layer, &blob);
+    dir.recorded(&layer);
     source.state.lock().next.clear();
     for file in 0..blob.files.len() {
         let name = format!("f{file:02}");

@@ -90,7 +90,7 @@ async fn the_index_is_rebuilt_without_the_network() {
     let blob = Blob::new(&[("a", 10_000)], 4 << 20);
     let (dir, source) = (Dir::new(), Memory::new(&blob));
     drop(dir.open().open_layer(blob.key, source.clone()).await.unwrap());
-    let path = dir.0.path().join("layers").join(blob.key.to_string());
+    let path = dir.files(blob.key);
     source.set(Fault::Down);
     for damage in [&b""[..], b"starlidx another version"] {
         std::fs::write(path.join("index"), damage).unwrap();
