@@ -5,6 +5,7 @@
 
 mod arrive;
 mod give_back;
+mod given_up;
 mod holes;
 mod miss;
 mod planned;
@@ -57,6 +58,7 @@ pub struct Layer {
     planned: Mutex<planned::Planned>,
     unsynced: Unsynced,
     giving_back: GivingBack,
+    pub(crate) given_up: given_up::GivenUp,
     recording: Recording,
     /// Reads when [`Self::was_used`] was last asked.
     reads_seen: AtomicU64,
@@ -99,6 +101,7 @@ impl Layer {
             planned: Mutex::default(),
             unsynced: Unsynced::default(),
             giving_back: GivingBack::default(),
+            given_up: given_up::GivenUp::default(),
             reads_seen: AtomicU64::new(0),
             removed: AtomicBool::new(false),
             storage_failing: AtomicBool::new(false),
@@ -121,6 +124,7 @@ impl Layer {
     pub fn set_source(&self, source: Arc<dyn BlobSource>) {
         *self.source.write() = source;
         self.back_off.worked();
+        self.given_up.answered();
     }
 
     pub(crate) fn source(&self) -> Arc<dyn BlobSource> {

@@ -130,6 +130,7 @@ impl<'a> Body<'a> {
                         self.busy.resume();
                     }
                     self.window.owes(false);
+                    self.layer.given_up.answered();
                     self.received += bytes.len() as u64;
                     self.layer.counters.received(self.window.class_at(self.position), bytes.len() as u64);
                     self.held = bytes;

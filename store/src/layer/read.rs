@@ -2,6 +2,7 @@
 
 use std::{
     ops::Range,
+    pin::pin,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -15,6 +16,7 @@ use tokio::{
 
 use super::{
     Layer,
+    given_up::SHORT,
     miss::{Origin, Wait},
 };
 use crate::{Access, PlanId, ReadError, fetch::in_flight::Outcome};
@@ -57,7 +59,8 @@ impl Layer {
     }
 
     /// The bytes of a file from `offset` on, `len` of them or up to the end of the file, once they are here and
-    /// verified. Ends within [`read_timeout`](crate::StoreConfig::read_timeout).
+    /// verified. Ends within [`read_timeout`](crate::StoreConfig::read_timeout), and sooner if another read of them just did not
+    /// end well.
     pub async fn read(self: &Arc<Self>, node: NodeId, offset: u64, len: usize) -> Result<Bytes, ReadError> {
         let Some(extent) = self.extent(node, offset, len)? else { return Ok(Bytes::new()) };
         self.note(&extent);
@@ -66,9 +69,27 @@ impl Layer {
             return Ok(bytes);
         }
         self.counters.misses.fetch_add(1, Relaxed);
+        self.fetch_in_time(&extent).await.inspect_err(|error| self.counters.failed(error))
+    }
+
+    /// Fetches within the bound, and within a short one what somebody just gave up on.
+    async fn fetch_in_time(self: &Arc<Self>, extent: &Extent) -> Result<Bytes, ReadError> {
         let limit = self.engine.config.read_timeout;
-        let read = timeout(limit, self.fetch(&extent)).await.unwrap_or(Err(ReadError::TimedOut(limit)));
-        read.inspect_err(|error| self.counters.failed(error))
+        let missing = self.missing(extent, &[])?;
+        let first = if self.given_up.has_any(&missing) { SHORT.min(limit) } else { limit };
+        let mut fetch = pin!(self.fetch(extent));
+        let read = match timeout(first, &mut fetch).await {
+            Ok(read) => read,
+            // The origin is back.
+            Err(_) if first < limit && !self.given_up.has_any(&missing) => {
+                timeout(limit - first, fetch).await.unwrap_or(Err(ReadError::TimedOut(limit)))
+            }
+            Err(_) => Err(ReadError::TimedOut(first)),
+        };
+        if let Err(ReadError::TimedOut(_)) = read {
+            self.given_up.add(&self.missing(extent, &[])?);
+        }
+        read
     }
 
     async fn fetch(self: &Arc<Self>, extent: &Extent) -> Result<Bytes, ReadError> {

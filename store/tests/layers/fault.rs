@@ -92,6 +92,35 @@ async fn waiting_is_bounded() {
     }
 }
 
+/// As the kernel has those ask who wait for one page. What they do not wait for is the whole bound each, nor is anybody
+/// refused when the origin is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_ask_after_a_read_gave_up_wait_for_a_moment_unless_something_comes() {
+    let blob = Blob::small_files(60, 30_000);
+    let (dir, source) = (Dir::new(), Memory::new(&blob));
+    let limit = Duration::from_secs(4);
+    let store = Store::open(StoreConfig { read_timeout: limit, ..dir.config() }).unwrap();
+    let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+    let read = async |name: &str| {
+        let began = Instant::now();
+        let read = layer.read(node(&layer, name), 0, 10).await;
+        (read.map(|bytes| assert_eq!(bytes, blob.truth(name)[..10])).is_ok(), began.elapsed())
+    };
+    source.set(Fault::Hang);
+    let (first, second, third) = (read("file0000").await, read("file0000").await, read("file0000").await);
+    assert!(!first.0 && first.1 >= limit, "{first:?}");
+    for (worked, took) in [second, third] {
+        assert!(!worked && took < limit * 3 / 4, "{took:?}");
+    }
+    // What nobody gave up on is waited for, and what comes of it is an answer.
+    source.state.lock().latency = limit * 5 / 8;
+    source.set(Fault::None);
+    assert!(read("file0050").await.0);
+    source.set(Fault::Hang);
+    let (worked, took) = read("file0000").await;
+    assert!(!worked && took >= limit, "{took:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_joined_request_that_hangs_is_made_once_more() {
     for fault in [Fault::Hang, Fault::HangAfter(0), Fault::HangAfter(20_000)] {
