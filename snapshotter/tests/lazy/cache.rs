@@ -1,7 +1,13 @@
 //! The disk that layers take: listed, pruned, verified, and kept within its bounds.
 
-use std::{fs::File, os::unix::fs::FileExt};
+use std::{
+    fs::{self, File},
+    io::{ErrorKind, Write},
+    os::unix::fs::FileExt,
+    path::Path,
+};
 
+use nix::sys::statvfs::statvfs;
 use snapshotter::admin::{ask_cache, ask_prune, ask_verify};
 use testkit::{requires, skip_unless};
 
@@ -122,4 +128,46 @@ async fn layers_in_use_give_back_what_no_start_reads_if_that_is_wanted() {
     .await;
     assert!(image.layers.iter().all(|layer| node.read(layer) == layer.files));
     assert!(!node.metrics().contains("starling_given_back_bytes_total 0"));
+}
+
+/// Takes what is free of a file system until no more than `left` bytes are.
+fn fill(path: &Path, left: u64) {
+    let mut filler = File::options().create(true).append(true).open(path).unwrap();
+    let free = || statvfs(path).map(|stat| stat.blocks_available() * stat.fragment_size()).unwrap();
+    while left == 0 || free() > left {
+        match filler.write_all(&[1; 64 << 10]) {
+            Err(error) if error.kind() == ErrorKind::StorageFull => return,
+            written => written.unwrap(),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_without_a_free_block_fails_no_read_and_is_used_again_when_it_has_some() {
+    skip_unless!(requires::fuse());
+    let registry = registry();
+    let image = image(&registry, "full", 3);
+    let mut node = Node::start_on_small_disk(32 << 20, ON_DEMAND).await;
+    node.pull(&image).await;
+    let filler = node.daemon.root().join("filler");
+    // The daemon looks every two seconds: it has just looked when what follows meets the full disk.
+    fill(&filler, 6 << 20);
+    node.eventually("the daemon looks at the disk", |node| node.status().cache.free_bytes < 7 << 20).await;
+    fill(&filler, 0);
+    assert!(node.read(&image.layers[0]) == image.layers[0].files);
+    assert!(node.daemon.log().contains("No space left on device"), "{}", node.daemon.log());
+
+    node.eventually("the daemon sees that the disk is full", |node| !node.status().cache.keeping).await;
+    assert!(node.read(&image.layers[1]) == image.layers[1].files);
+    let status = node.status();
+    assert!(status.layers.iter().all(|layer| layer.files.bytes_present == 0), "{status:?}");
+    assert!(status.cache.why_not.is_some_and(|why| why.contains("nearly full")));
+    assert!(status.cache.uncached_chunks > 0 && node.metrics().contains("starling_cache_keeping 0"));
+
+    fs::remove_file(&filler).unwrap();
+    node.eventually("the daemon sees that there is room", |node| node.status().cache.keeping).await;
+    assert!(node.read(&image.layers[2]) == image.layers[2].files);
+    let kept = node.layer(&image.layers[2]).unwrap().files;
+    assert_eq!(kept.bytes_present, kept.bytes_total);
+    assert!(node.metrics().contains("starling_cache_keeping 1"));
 }

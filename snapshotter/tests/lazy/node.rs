@@ -37,7 +37,20 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) async fn start(config: &str) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), config).await
+    }
+
+    /// The same, with a root of its own on a file system in memory of so many bytes.
+    pub(crate) async fn start_on_small_disk(bytes: u64, config: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        let (root, size) = (directory.path().join("root"), format!("size={bytes}"));
+        fs::create_dir(&root).unwrap();
+        let tmpfs = Some("tmpfs");
+        nix::mount::mount(tmpfs, &root, tmpfs, nix::mount::MsFlags::empty(), Some(size.as_str())).unwrap();
+        Self::start_in(directory, config).await
+    }
+
+    async fn start_in(directory: TempDir, config: &str) -> Self {
         let daemon = Starlingd::start(Path::new(PROGRAM), directory.path(), config).unwrap();
         let client = Client::connect(&daemon.address()).await.unwrap();
         Self { directory, daemon, client, config: config.to_owned(), mounted: Vec::new() }
