@@ -4,7 +4,13 @@
 //! is answered 401. Tokens are kept per scope; they are renewed a little before their end by one reader
 //! while the others go on with the old one, and after a 401 by one reader while the others wait. A
 //! failure is shared by all who waited for it.
+//!
+//! A renewal asks every source of credentials anew. A login that was refused is passed over for a while,
+//! so that the next one is tried, and anonymous access last; see [`login`].
 
+mod access;
+mod login;
+mod refused;
 mod token;
 
 use std::{
@@ -19,14 +25,20 @@ use std::{
 
 use http::HeaderValue;
 use parking_lot::Mutex;
+use rand::Rng;
 use store::{SourceError, SourceErrorKind as Kind};
 use tokio::time::Instant;
-use tracing::warn;
 use url::Url;
 
+pub use self::access::Access;
+use self::{
+    login::{Login, Wanted},
+    refused::Refused,
+};
 use crate::{
     challenge::{BearerChallenge, Challenge},
     config::RegistryConfig,
+    counters::Count,
     credentials::{CredentialQuery, Credentials, Secret},
     endpoint::{Endpoint, is_loopback},
     error::{Failure, Retry},
@@ -35,6 +47,9 @@ use crate::{
 
 /// Basic credentials are asked for again after this time, so that a rotated password is noticed.
 const BASIC_LIFETIME: Duration = Duration::from_secs(300);
+/// After an answer 403 all sources are asked for other credentials, and not again for this time, up to
+/// twice this at random.
+const FORBIDDEN_PAUSE: Duration = Duration::from_secs(2);
 /// Slots of scopes beyond this are forgotten when a new one is needed; a node has hundreds of
 /// repositories, not thousands.
 const MAX_SLOTS: usize = 4096;
@@ -81,13 +96,29 @@ struct Held {
     current: Option<Current>,
     /// When the last renewal failed, and how.
     failed: Option<(Instant, Kind, String, Retry)>,
+    /// When the last renewal found nothing that was worth a try.
+    exhausted: Option<Instant>,
+    /// Logins that are passed over.
+    refused: Refused,
+    /// Until when an answer 403 is taken as it is.
+    forbidden_until: Option<Instant>,
 }
 
 #[derive(Debug, Clone)]
 struct Current {
     authorization: Authorization,
+    /// With what it was got; nothing if it is anonymous.
+    login: Option<Login>,
     renew: Instant,
     end: Instant,
+}
+
+/// An authorization that was refused.
+#[derive(Debug, Clone, Copy)]
+struct Spent {
+    id: u64,
+    /// It was new: its login is not good enough.
+    new: bool,
 }
 
 /// Everything that a renewal needs to know.
@@ -127,16 +158,18 @@ impl HostAuth {
     /// What to send without having been asked: nothing, until the host has demanded something.
     pub(crate) async fn authorization(&self, context: Context<'_>) -> Result<Option<Authorization>, Failure> {
         let Some(demand) = self.demand.lock().clone() else { return Ok(None) };
-        self.newer_than(None, &demand, None, context).await.map(Some)
+        self.newer_than(None, &demand, None, context).await
     }
 
-    /// What to send after the answer 401 to a request that was sent with `used`.
+    /// What to send after the answer 401 to a request that was sent with `used`, `None` if there is nothing
+    /// better. `new` says that `used` was got for this very request.
     pub(crate) async fn challenged(
         &self,
         challenge: Challenge,
         used: Option<&Authorization>,
+        new: bool,
         context: Context<'_>,
-    ) -> Result<Authorization, Failure> {
+    ) -> Result<Option<Authorization>, Failure> {
         let (demand, scope) = match challenge {
             Challenge::Basic => (Demand::Basic, None),
             Challenge::Bearer(bearer) => {
@@ -147,47 +180,77 @@ impl HostAuth {
             }
         };
         *self.demand.lock() = Some(demand.clone());
-        self.newer_than(used.map(|used| used.id), &demand, scope.as_deref(), context).await
+        let spent = used.map(|used| Spent { id: used.id, new });
+        self.newer_than(spent, &demand, scope.as_deref(), context).await
     }
 
-    /// The slot's authorization if it is not the one with the id `used`, else a renewed one.
+    /// What to send after the answer 403 to a request that was sent with `used`: some registries answer so
+    /// to credentials that have expired. `None` if no other credentials are known, or were just looked for.
+    pub(crate) async fn forbidden(
+        &self,
+        used: &Authorization,
+        context: Context<'_>,
+    ) -> Option<Authorization> {
+        let demand = self.demand.lock().clone()?;
+        let slot = self.slot(context.scope);
+        let _renewing = slot.renewing.lock().await;
+        if let Some((authorization, _)) = slot.usable(Some(used.id), Instant::now()) {
+            return Some(authorization);
+        }
+        let refused = slot.look_for_others(used.id)?;
+        if let Some(login) = &refused {
+            context.tell_refused(login);
+        }
+        let wanted = Wanted { demand: &demand, scope: context.scope, anonymous: false };
+        // What went wrong is less telling than the answer that is there.
+        let found = self.log_in(&slot, wanted, context).await.ok().flatten();
+        slot.looked_for_others(refused.as_ref(), found)
+    }
+
+    /// The slot's authorization if it is not the one that is spent, else a renewed one; `None` if all that
+    /// is known was refused.
     async fn newer_than(
         &self,
-        used: Option<u64>,
+        spent: Option<Spent>,
         demand: &Demand,
         asked: Option<&str>,
         context: Context<'_>,
-    ) -> Result<Authorization, Failure> {
+    ) -> Result<Option<Authorization>, Failure> {
         let slot = self.slot(context.scope);
-        let began = Instant::now();
+        let (used, began) = (spent.map(|spent| spent.id), Instant::now());
         let _renewing = match slot.usable(used, began) {
-            Some((authorization, false)) => return Ok(authorization),
+            Some((authorization, false)) => return Ok(Some(authorization)),
             Some((authorization, true)) => match slot.renewing.try_lock() {
                 Ok(guard) => guard,
-                Err(_) => return Ok(authorization),
+                Err(_) => return Ok(Some(authorization)),
             },
             None => slot.renewing.lock().await,
         };
         if let Some((authorization, false)) = slot.usable(used, Instant::now()) {
-            return Ok(authorization);
+            return Ok(Some(authorization));
         }
-        if let Some((when, kind, message, retry)) = &slot.held.lock().failed
-            && *when > began
-        {
-            return Err(Failure { error: SourceError::new(*kind, message), retry: *retry, status: None });
+        if let Some(outcome) = slot.ended_since(began) {
+            return outcome;
         }
-        match self.renew(demand, &context.scope.with(asked), context).await {
-            Ok(current) => {
+        if let Some(login) = spent.and_then(|spent| slot.give_up(spent, demand)) {
+            context.tell_refused(&login);
+        }
+        // What a login got and is still good is not given up for what everybody gets.
+        let anonymous = slot.usable(used, Instant::now()).is_none() || slot.is_anonymous();
+        let wanted = Wanted { demand, scope: &context.scope.with(asked), anonymous };
+        let failed = match self.log_in(&slot, wanted, context).await {
+            Ok(Some(current)) => {
                 let authorization = current.authorization.clone();
-                *slot.held.lock() = Held { current: Some(current), failed: None };
-                Ok(authorization)
+                slot.hold(current);
+                return Ok(Some(authorization));
             }
-            Err(failure) => {
-                let Failure { error, retry, .. } = &failure;
-                slot.held.lock().failed = Some((Instant::now(), error.kind, error.message.clone(), *retry));
-                // One that is about to end is better than none.
-                slot.usable(used, Instant::now()).map(|(authorization, _)| authorization).ok_or(failure)
-            }
+            Ok(None) => slot.exhaust(),
+            Err(failure) => slot.fail(failure),
+        };
+        // One that is about to end is better than none.
+        match slot.usable(used, Instant::now()) {
+            Some((authorization, _)) => Ok(Some(authorization)),
+            None => failed,
         }
     }
 
@@ -198,56 +261,6 @@ impl HostAuth {
         }
         slots.entry(scope.clone()).or_default().clone()
     }
-
-    async fn renew(&self, demand: &Demand, scope: &Scope, context: Context<'_>) -> Result<Current, Failure> {
-        let (credentials, notes) = find_credentials(context).await;
-        let renewed = match (demand, credentials) {
-            (Demand::Basic, Some(Credentials::Password { username, password })) => {
-                Current::new(&token::basic(&username, &password), BASIC_LIFETIME)
-            }
-            (Demand::Basic, _) => Err(Failure::fatal(
-                Kind::Unauthorized,
-                format!(
-                    "{} asks for a user name and password and none are known; log in with docker login",
-                    context.endpoint.name
-                ),
-            )),
-            (Demand::Bearer { .. }, Some(Credentials::RegistryToken(secret))) => {
-                Current::new(&Secret::new(format!("Bearer {}", secret.expose())), BASIC_LIFETIME)
-            }
-            (Demand::Bearer { realm, service }, credentials) => {
-                let request = token::Request { realm, service: service.as_deref(), scope };
-                let token = token::fetch(self, request, credentials.as_ref(), context).await;
-                token.and_then(|token| {
-                    Current::new(&Secret::new(format!("Bearer {}", token.value.expose())), token.lifetime)
-                })
-            }
-        };
-        renewed.map_err(|mut failure| {
-            for note in notes {
-                failure.error.message.push_str("; ");
-                failure.error.message.push_str(&note);
-            }
-            failure
-        })
-    }
-}
-
-/// The credentials of the first source that knows some, and what the sources before it failed with.
-async fn find_credentials(context: Context<'_>) -> (Option<Credentials>, Vec<String>) {
-    let query = CredentialQuery { host: &context.endpoint.name, repository: context.repository };
-    let mut notes = Vec::new();
-    for source in &context.config.credentials {
-        match source.credentials(query).await {
-            Ok(Some(found)) => return (Some(found), notes),
-            Ok(None) => {}
-            Err(error) => {
-                warn!(host = query.host, source = source.describe(), error = %error, "a credential source failed");
-                notes.push(error.to_string());
-            }
-        }
-    }
-    (None, notes)
 }
 
 // === impl Demand ===
@@ -279,22 +292,129 @@ impl Slot {
         let usable = Some(current.authorization.id) != used && now < current.end;
         usable.then(|| (current.authorization.clone(), now >= current.renew))
     }
+
+    /// How a renewal ended that another reader made since `began`, if it brought nothing.
+    fn ended_since(&self, began: Instant) -> Option<Result<Option<Authorization>, Failure>> {
+        let held = self.held.lock();
+        match &held.failed {
+            Some((when, ..)) if *when > began => return held.failure().map(Err),
+            _ => {}
+        }
+        held.exhausted.filter(|when| *when > began).map(|_| Ok(None))
+    }
+
+    /// Passes over the login of an authorization that was refused, if it is the login that is not good
+    /// enough and not a token that came to its end. The login, if it is not anonymous.
+    fn give_up(&self, spent: Spent, demand: &Demand) -> Option<Login> {
+        let mut held = self.held.lock();
+        let current = held.current.take_if(|current| {
+            let as_it_is = matches!(demand, Demand::Basic) || current.is_registry_token();
+            current.authorization.id == spent.id && (spent.new || as_it_is)
+        })?;
+        held.refused.add(current.credentials(), Instant::now());
+        current.login
+    }
+
+    fn is_anonymous(&self) -> bool {
+        self.held.lock().current.as_ref().is_some_and(|current| current.login.is_none())
+    }
+
+    fn fail(&self, failure: Failure) -> Result<Option<Authorization>, Failure> {
+        let SourceError { kind, message, .. } = &failure.error;
+        self.held.lock().failed = Some((Instant::now(), *kind, message.clone(), failure.retry));
+        Err(failure)
+    }
+
+    fn hold(&self, current: Current) {
+        let mut held = self.held.lock();
+        (held.current, held.failed, held.exhausted) = (Some(current), None, None);
+    }
+
+    /// Nothing was left to try: what the registry says, or what was said when something was.
+    fn exhaust(&self) -> Result<Option<Authorization>, Failure> {
+        let mut held = self.held.lock();
+        held.exhausted = Some(Instant::now());
+        let refused = |failure: &Failure| matches!(failure.error.kind, Kind::Unauthorized | Kind::Forbidden);
+        held.failure().filter(refused).map_or(Ok(None), Err)
+    }
+
+    /// Passes over the login of the authorization `used`, while others are looked for; the login, or
+    /// nothing for an anonymous one. `None` if it is not the time to look.
+    fn look_for_others(&self, used: u64) -> Option<Option<Login>> {
+        let (mut held, now) = (self.held.lock(), Instant::now());
+        if held.forbidden_until.is_some_and(|until| now < until) {
+            return None;
+        }
+        let login = held.current.as_ref().filter(|current| current.authorization.id == used)?.login.clone();
+        held.forbidden_until = Some(now + FORBIDDEN_PAUSE.mul_f64(rand::rng().random_range(1.0..2.0)));
+        held.refused.add(login.as_ref().map(|login| &login.credentials), now);
+        Some(login)
+    }
+
+    /// What was found instead of `refused`; if that is nothing, `refused` stays in use.
+    fn looked_for_others(&self, refused: Option<&Login>, found: Option<Current>) -> Option<Authorization> {
+        let mut held = self.held.lock();
+        match found {
+            Some(current) => {
+                let authorization = current.authorization.clone();
+                held.current = Some(current);
+                Some(authorization)
+            }
+            None => {
+                held.refused.forgive(refused.map(|login| &login.credentials));
+                None
+            }
+        }
+    }
+}
+
+// === impl Held ===
+
+impl Held {
+    fn failure(&self) -> Option<Failure> {
+        let (_, kind, message, retry) = self.failed.as_ref()?;
+        Some(Failure { error: SourceError::new(*kind, message), retry: *retry, status: None })
+    }
 }
 
 // === impl Current ===
 
 impl Current {
-    fn new(header: &Secret, lifetime: Duration) -> Result<Self, Failure> {
+    fn new(header: &Secret, lifetime: Duration, login: Option<Login>) -> Result<Self, Failure> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let mut header = HeaderValue::from_str(header.expose()).map_err(|_| {
             Failure::fatal(Kind::Protocol, "a token or password has characters that no header can carry")
         })?;
         header.set_sensitive(true);
         let now = Instant::now();
-        // A fifth, at most 30 s, is kept for requests on their way and for clocks that differ.
-        let early = (lifetime / 5).min(Duration::from_secs(30));
+        // A fifth, at most 30 s, is kept for requests on their way and for clocks that differ, and up to as
+        // much again at random: tokens that were given together are not all renewed together.
+        let early = (lifetime / 5).min(Duration::from_secs(30)).mul_f64(rand::rng().random_range(1.0..2.0));
         let authorization = Authorization { header, id: NEXT.fetch_add(1, Relaxed) };
-        Ok(Self { authorization, renew: now + (lifetime - early), end: now + lifetime })
+        Ok(Self { authorization, login, renew: now + (lifetime - early), end: now + lifetime })
+    }
+
+    fn credentials(&self) -> Option<&Credentials> {
+        self.login.as_ref().map(|login| &login.credentials)
+    }
+
+    fn is_registry_token(&self) -> bool {
+        matches!(self.credentials(), Some(Credentials::RegistryToken(_)))
+    }
+}
+
+// === impl Context ===
+
+impl<'a> Context<'a> {
+    /// For what credentials are needed.
+    fn query(&self) -> CredentialQuery<'a> {
+        CredentialQuery { host: &self.endpoint.name, repository: self.repository }
+    }
+
+    /// The source of a login that was refused may have kept it for too long.
+    fn tell_refused(&self, login: &Login) {
+        self.endpoint.counters.add(Count::Refused(login.source.kind()));
+        login.source.refused(self.query(), &login.credentials);
     }
 }
 

@@ -9,6 +9,7 @@
 //! whose bytes turn out to be wrong is known.
 
 mod reader;
+mod report;
 mod routes;
 mod tail;
 
@@ -36,6 +37,8 @@ use crate::{
     upstreams::Need,
 };
 use reader::RangeReader;
+pub use report::BlobReport;
+use report::Observed;
 use routes::{Route, Routes};
 
 /// How long a read waits for another one to find out where the blob is.
@@ -55,6 +58,7 @@ pub(crate) struct BlobState {
     lacking: Lacking,
     /// Ranges, and the host that was the last to send them; the newest last.
     sent: Mutex<VecDeque<(Range<u64>, Arc<Endpoint>)>>,
+    observed: Observed,
 }
 
 /// The blob's size as a host told it.
@@ -129,6 +133,17 @@ impl RemoteBlob {
 
     /// Asks `endpoint` for `wanted`; the answer's status may be an error.
     async fn get(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        wanted: Wanted,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
+        let answer = self.find(endpoint, wanted, deadline).await?;
+        self.state.observed.note(endpoint, wanted, &answer);
+        Ok(answer)
+    }
+
+    async fn find(
         &self,
         endpoint: &Arc<Endpoint>,
         wanted: Wanted,
@@ -308,7 +323,13 @@ impl BlobState {
             finding: tokio::sync::Mutex::new(()),
             lacking: Lacking::default(),
             sent: Mutex::default(),
+            observed: Observed::default(),
         }
+    }
+
+    /// How it was read last, as a blob of `repository`.
+    pub(crate) fn report(&self, repository: &str) -> Option<BlobReport> {
+        self.observed.report(repository)
     }
 }
 

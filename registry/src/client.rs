@@ -17,7 +17,7 @@ use url::Url;
 use crate::{
     auth::Scope,
     backoff::Backoff,
-    blob::{BlobKey, BlobState, RemoteBlob},
+    blob::{BlobKey, BlobReport, BlobState, RemoteBlob},
     config::RegistryConfig,
     counters::HostStats,
     endpoint::Endpoint,
@@ -60,6 +60,13 @@ impl RegistryClient {
         max_len: u64,
     ) -> Result<Bytes, SourceError> {
         RemoteBlob::new(self.clone(), reference.clone(), *digest).read_whole(max_len).await
+    }
+
+    /// How the blob was read last through this reference's repository; nothing if nobody holds it or has read it.
+    pub fn blob_report(&self, reference: &Reference, digest: Digest) -> Option<BlobReport> {
+        let key = (reference.host().to_owned(), reference.repository().to_owned(), digest);
+        let state = self.blobs.lock().get(&key).and_then(Weak::upgrade)?;
+        state.report(reference.repository())
     }
 
     /// What was asked of each host so far, in the order of their names.

@@ -5,6 +5,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::credentials::SourceKind;
+
 /// The counters of one host; all only grow.
 #[derive(Debug, Default)]
 pub(crate) struct HostCounters {
@@ -16,6 +18,17 @@ pub(crate) struct HostCounters {
     token_requests: AtomicU64,
     redirects: AtomicU64,
     wrong_bytes: AtomicU64,
+    refreshes: AtomicU64,
+    refreshes_failed: AtomicU64,
+    logins: [LoginCounters; SourceKind::ALL.len()],
+}
+
+/// What was counted of the logins of one class of sources.
+#[derive(Debug, Default)]
+struct LoginCounters {
+    used: AtomicU64,
+    refused: AtomicU64,
+    failed: AtomicU64,
 }
 
 /// The values of a host's counters at one moment.
@@ -39,6 +52,23 @@ pub struct HostStats {
     pub redirects: u64,
     /// Answers whose bytes were not what they should have been.
     pub wrong_bytes: u64,
+    /// Searches of the sources of credentials that found an authorization.
+    pub refreshes: u64,
+    /// Searches that found none.
+    pub refreshes_failed: u64,
+    /// What logins came to, by the class of their source.
+    pub logins: Vec<(SourceKind, LoginStats)>,
+}
+
+/// What logins of one class of sources came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LoginStats {
+    /// Authorizations that were got with them.
+    pub used: u64,
+    /// Logins that a registry or its token service refused.
+    pub refused: u64,
+    /// Times that a source could not be asked.
+    pub failed: u64,
 }
 
 /// What can be counted.
@@ -52,6 +82,14 @@ pub(crate) enum Count {
     TokenRequest,
     Redirect,
     WrongBytes,
+    /// A search for an authorization ended, with one or without.
+    Refresh(bool),
+    /// A login was good for an authorization.
+    Used(SourceKind),
+    /// A login was refused.
+    Refused(SourceKind),
+    /// A source could not be asked.
+    Failed(SourceKind),
 }
 
 // === impl HostCounters ===
@@ -67,6 +105,11 @@ impl HostCounters {
             Count::TokenRequest => (&self.token_requests, 1),
             Count::Redirect => (&self.redirects, 1),
             Count::WrongBytes => (&self.wrong_bytes, 1),
+            Count::Refresh(true) => (&self.refreshes, 1),
+            Count::Refresh(false) => (&self.refreshes_failed, 1),
+            Count::Used(kind) => (&self.logins[kind as usize].used, 1),
+            Count::Refused(kind) => (&self.logins[kind as usize].refused, 1),
+            Count::Failed(kind) => (&self.logins[kind as usize].failed, 1),
         };
         counter.fetch_add(n, Relaxed);
     }
@@ -82,6 +125,24 @@ impl HostCounters {
             token_requests: self.token_requests.load(Relaxed),
             redirects: self.redirects.load(Relaxed),
             wrong_bytes: self.wrong_bytes.load(Relaxed),
+            refreshes: self.refreshes.load(Relaxed),
+            refreshes_failed: self.refreshes_failed.load(Relaxed),
+            logins: SourceKind::ALL
+                .into_iter()
+                .zip(self.logins.iter().map(LoginCounters::snapshot))
+                .collect(),
+        }
+    }
+}
+
+// === impl LoginCounters ===
+
+impl LoginCounters {
+    fn snapshot(&self) -> LoginStats {
+        LoginStats {
+            used: self.used.load(Relaxed),
+            refused: self.refused.load(Relaxed),
+            failed: self.failed.load(Relaxed),
         }
     }
 }

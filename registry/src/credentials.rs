@@ -1,17 +1,38 @@
 //! Where credentials come from.
 //!
 //! Sources are asked in order whenever a token is about to be fetched, so that a rotated credential
-//! needs no restart; the first that knows the host wins. A source that fails is skipped with a warning:
-//! an anonymous read may succeed, and if it does not, the error says which source failed.
+//! needs no restart. What they know is tried in their order until something is accepted, and anonymous
+//! access last. A source that fails is skipped with a warning: an anonymous read may succeed, and if it
+//! does not, the error says which source failed.
 
 mod docker;
+mod entry;
+mod explain;
 mod helper_protocol;
+mod keyring;
+mod kind;
+mod kubelet;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
+mod password_file;
+mod pattern;
+mod program;
+mod remembered;
+mod shared_run;
+mod stamp;
 
-use std::fmt;
+use std::{fmt, io, sync::Arc};
 
 use async_trait::async_trait;
 
 pub use docker::DockerConfig;
+pub use explain::{Knowledge, SourceReport, explain};
+pub use kind::SourceKind;
+pub use kubelet::KubeletPlugins;
+#[cfg(feature = "kubernetes")]
+pub use kubernetes::{ClusterAccess, ClusterError, KubernetesSecrets};
+pub use password_file::PasswordFile;
+pub use remembered::{KeepError, Login, Pull, RememberedCredentials};
 
 /// A text that must not appear in logs, messages or metrics.
 #[derive(Clone, PartialEq, Eq)]
@@ -48,17 +69,30 @@ pub trait CredentialSource: Send + Sync + fmt::Debug {
     /// What this is, for messages; never holds a secret.
     fn describe(&self) -> String;
 
+    /// Its class, for counters.
+    fn kind(&self) -> SourceKind {
+        SourceKind::Other
+    }
+
     /// The credentials for `query`, `None` if this source has none.
     async fn credentials(&self, query: CredentialQuery<'_>) -> Result<Option<Credentials>, CredentialError>;
+
+    /// Everything for `query` that this source has, the likeliest first.
+    async fn candidates(&self, query: CredentialQuery<'_>) -> Result<Vec<Credentials>, CredentialError> {
+        Ok(self.credentials(query).await?.into_iter().collect())
+    }
+
+    /// Credentials of this source, perhaps kept from earlier, were refused for `query`.
+    fn refused(&self, _query: CredentialQuery<'_>, _credentials: &Credentials) {}
 }
 
 /// A credential source failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct CredentialError {
     message: String,
     #[source]
-    cause: Option<std::io::Error>,
+    cause: Option<Arc<io::Error>>,
 }
 
 /// The same credentials for every repository of some hosts, from our own configuration.
@@ -93,6 +127,20 @@ impl fmt::Debug for Secret {
     }
 }
 
+// === impl Credentials ===
+
+impl Credentials {
+    /// What they are, without the secret: `password of <user>`, `identity token` or `registry token`.
+    pub fn describe(&self) -> String {
+        match self {
+            // Some clouds have a fixed user name; where it is a secret's id it still opens nothing.
+            Self::Password { username, .. } => format!("password of {username}"),
+            Self::IdentityToken(_) => "identity token".to_owned(),
+            Self::RegistryToken(_) => "registry token".to_owned(),
+        }
+    }
+}
+
 // === impl CredentialError ===
 
 impl CredentialError {
@@ -103,8 +151,8 @@ impl CredentialError {
 
     /// The same with the I/O error that caused it.
     #[must_use]
-    pub fn caused_by(mut self, cause: std::io::Error) -> Self {
-        self.cause = Some(cause);
+    pub fn caused_by(mut self, cause: io::Error) -> Self {
+        self.cause = Some(Arc::new(cause));
         self
     }
 }
@@ -115,6 +163,10 @@ impl CredentialError {
 impl CredentialSource for StaticCredentials {
     fn describe(&self) -> String {
         "static configuration".to_owned()
+    }
+
+    fn kind(&self) -> SourceKind {
+        SourceKind::Configuration
     }
 
     async fn credentials(&self, query: CredentialQuery<'_>) -> Result<Option<Credentials>, CredentialError> {

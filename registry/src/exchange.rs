@@ -29,6 +29,8 @@ use crate::{
 
 /// Chains longer than this are taken for loops (the limit of browsers and of containerd).
 const MAX_HOPS: usize = 10;
+/// One request is tried with that many logins more than the first.
+const MAX_LOGINS: usize = 8;
 /// A longer `Location` is refused.
 const MAX_LOCATION: usize = 16 * 1024;
 /// At most this much of an error's body is read for its explanation.
@@ -119,7 +121,8 @@ impl Transport {
         Ok(Answer { body: self.body(response, call.endpoint), redirect: None, trusted })
     }
 
-    /// Sends `call` to a URL of the registry itself, again if the first answer is a challenge.
+    /// Sends `call` to a URL of the registry itself, again with other credentials as
+    /// long as they are refused and others are known.
     async fn send_authorized(
         &self,
         call: &Call<'_>,
@@ -128,16 +131,23 @@ impl Transport {
     ) -> Result<Response, Failure> {
         let Call { endpoint, repository, scope, deadline, .. } = *call;
         let context = Context { transport: self, config, endpoint, repository, scope, deadline };
-        let used = endpoint.auth.authorization(context).await?;
-        let response = self.send_with(call, url, used.as_ref()).await?;
-        if response.status() != StatusCode::UNAUTHORIZED {
-            return Ok(response);
+        let mut used = endpoint.auth.authorization(context).await?;
+        let mut attempt = 0;
+        loop {
+            let response = self.send_with(call, url, used.as_ref()).await?;
+            let better = match (response.status(), challenge(&response), &used) {
+                _ if attempt == MAX_LOGINS => None,
+                (StatusCode::UNAUTHORIZED, Some(challenge), _) => {
+                    endpoint.counters.add(Count::Unauthorized);
+                    endpoint.auth.challenged(challenge, used.as_ref(), attempt > 0, context).await?
+                }
+                (StatusCode::FORBIDDEN, _, Some(used)) => endpoint.auth.forbidden(used, context).await,
+                _ => None,
+            };
+            let Some(better) = better else { return Ok(response) };
+            discard(response);
+            (used, attempt) = (Some(better), attempt + 1);
         }
-        let Some(challenge) = challenge(&response) else { return Ok(response) };
-        endpoint.counters.add(Count::Unauthorized);
-        discard(response);
-        let renewed = endpoint.auth.challenged(challenge, used.as_ref(), context).await?;
-        self.send_with(call, url, Some(&renewed)).await
     }
 
     async fn send_with(

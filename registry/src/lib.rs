@@ -36,14 +36,20 @@ mod round;
 mod transport;
 mod upstreams;
 
+pub use auth::Access;
 pub use backoff::RetryPolicy;
+pub use blob::BlobReport;
 pub use challenge::{BearerChallenge, Challenge};
 pub use client::RegistryClient;
 pub use config::{HostConfig, Mirror, RegistryConfig, Scheme};
 pub use content_range::ContentRange;
-pub use counters::HostStats;
+pub use counters::{HostStats, LoginStats};
+#[cfg(feature = "kubernetes")]
+pub use credentials::{ClusterAccess, ClusterError, KubernetesSecrets};
 pub use credentials::{
-    CredentialError, CredentialQuery, CredentialSource, Credentials, DockerConfig, Secret, StaticCredentials,
+    CredentialError, CredentialQuery, CredentialSource, Credentials, DockerConfig, KeepError, Knowledge,
+    KubeletPlugins, Login, PasswordFile, Pull, RememberedCredentials, Secret, SourceKind, SourceReport,
+    StaticCredentials, explain as explain_credentials,
 };
 pub use image::{Fetched, ImageSource, RegistryImage, open_image};
 pub use layout::{InvalidLayout, OciLayout};

@@ -8,21 +8,19 @@
 use std::{
     collections::HashMap,
     env, fs, io,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
-use base64::{
-    Engine, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
 use parking_lot::Mutex;
 use serde::Deserialize;
 
-use super::{CredentialError, CredentialQuery, CredentialSource, Credentials, Secret, helper_protocol};
+use super::{
+    CredentialError, CredentialQuery, CredentialSource, Credentials, SourceKind, entry::Entry,
+    helper_protocol, shared_run::SharedRuns, stamp::Stamp,
+};
 
 /// The key under which docker.io's credentials are kept.
 const DOCKER_IO_KEY: &str = "https://index.docker.io/v1/";
@@ -37,15 +35,8 @@ pub struct DockerConfig {
     path: PathBuf,
     helper_timeout: Duration,
     cached: Mutex<Option<(Stamp, Arc<File>)>>,
-}
-
-/// What tells a changed file from an unchanged one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    inode: u64,
-    len: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
+    /// Helpers that run, by their name and the server they are asked for.
+    helpers: SharedRuns<(String, String), Result<Option<Credentials>, CredentialError>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -58,31 +49,17 @@ struct File {
     store: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
-struct Entry {
-    #[serde(default)]
-    auth: Text,
-    #[serde(default)]
-    username: Text,
-    #[serde(default)]
-    password: Text,
-    #[serde(default, rename = "identitytoken")]
-    identity_token: Text,
-    #[serde(default, rename = "registrytoken")]
-    registry_token: Text,
-}
-
-/// A text that may be secret; `null` is the empty one.
-#[derive(Default, Deserialize)]
-#[serde(from = "Option<String>")]
-struct Text(String);
-
 // === impl DockerConfig ===
 
 impl DockerConfig {
     /// The file at `path`, which need not exist yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), helper_timeout: HELPER_TIMEOUT, cached: Mutex::new(None) }
+        Self {
+            path: path.into(),
+            helper_timeout: HELPER_TIMEOUT,
+            cached: Mutex::new(None),
+            helpers: SharedRuns::default(),
+        }
     }
 
     /// The file that Docker would use: in `$DOCKER_CONFIG`, else in `.docker` of the home directory.
@@ -108,19 +85,13 @@ impl DockerConfig {
             CredentialError::new(format!("cannot read the Docker configuration {}", self.path.display()))
                 .caused_by(cause)
         };
-        let stamp = match fs::metadata(&self.path) {
-            Ok(metadata) => Stamp::of(&metadata),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                return Ok(Arc::default());
-            }
-            Err(error) => return Err(failed(error)),
-        };
+        let Some(stamp) = Stamp::read(&self.path).map_err(failed)? else { return Ok(Arc::default()) };
         if let Some((known, file)) = &*self.cached.lock()
             && *known == stamp
         {
             return Ok(file.clone());
         }
-        if stamp.len > MAX_FILE {
+        if stamp.len() > MAX_FILE {
             return Err(CredentialError::new(format!(
                 "{} is too large to be a configuration",
                 self.path.display()
@@ -138,29 +109,29 @@ impl CredentialSource for DockerConfig {
         format!("Docker configuration {}", self.path.display())
     }
 
+    fn kind(&self) -> SourceKind {
+        SourceKind::Docker
+    }
+
     async fn credentials(&self, query: CredentialQuery<'_>) -> Result<Option<Credentials>, CredentialError> {
         let file = self.load()?;
         let key = if query.host == "docker.io" { DOCKER_IO_KEY } else { query.host };
         if let Some(helper) = file.helper(query.host, key) {
-            let found = helper_protocol::get(helper, key, self.helper_timeout).await?;
+            let run = || helper_protocol::get(helper, key, self.helper_timeout);
+            let found = self.helpers.ask(&(helper.to_owned(), key.to_owned()), run).await?;
             if found.is_some() {
                 return Ok(found);
             }
         }
-        file.entry(query.host, key).map_or(Ok(None), |entry| entry.credentials(query.host, &self.path))
-    }
-}
-
-// === impl Stamp ===
-
-impl Stamp {
-    fn of(metadata: &fs::Metadata) -> Self {
-        Self {
-            inode: metadata.ino(),
-            len: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
+        let Some(entry) = file.entry(query.host, key) else { return Ok(None) };
+        let malformed = || {
+            CredentialError::new(format!(
+                "the auth entry for {} in {} is malformed; log in again",
+                query.host,
+                self.path.display()
+            ))
+        };
+        entry.credentials().ok_or_else(malformed).map(Some)
     }
 }
 
@@ -202,45 +173,6 @@ fn canonical_host(key: &str) -> &str {
     }
 }
 
-// === impl Entry ===
-
-impl Entry {
-    fn is_empty(&self) -> bool {
-        [&self.auth, &self.username, &self.password, &self.identity_token, &self.registry_token]
-            .iter()
-            .all(|text| text.0.is_empty())
-    }
-
-    fn credentials(&self, host: &str, path: &Path) -> Result<Option<Credentials>, CredentialError> {
-        if !self.registry_token.0.is_empty() {
-            return Ok(Some(Credentials::RegistryToken(Secret::new(&self.registry_token.0))));
-        }
-        if !self.identity_token.0.is_empty() {
-            return Ok(Some(Credentials::IdentityToken(Secret::new(&self.identity_token.0))));
-        }
-        let (username, password) = if self.auth.0.is_empty() {
-            (self.username.0.clone(), self.password.0.clone())
-        } else {
-            decode_auth(&self.auth.0).ok_or_else(|| {
-                CredentialError::new(format!(
-                    "the auth entry for {host} in {} is malformed; log in again",
-                    path.display()
-                ))
-            })?
-        };
-        Ok(Some(Credentials::Password { username, password: Secret::new(password) }))
-    }
-}
-
-/// `base64(user:password)`; the password may be padded with NUL bytes (docker/cli `decodeAuth`).
-fn decode_auth(auth: &str) -> Option<(String, String)> {
-    let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    let decoded = GeneralPurpose::new(&alphabet::STANDARD, config).decode(auth.trim()).ok()?;
-    let text = String::from_utf8(decoded).ok()?;
-    let (username, password) = text.split_once(':')?;
-    Some((username.to_owned(), password.trim_matches('\0').to_owned()))
-}
-
 fn parse(text: &[u8], path: &Path) -> Result<File, CredentialError> {
     // The parser's own message may quote the file, which holds secrets.
     serde_json::from_slice(text).map_err(|error| {
@@ -249,20 +181,6 @@ fn parse(text: &[u8], path: &Path) -> Result<File, CredentialError> {
             "{path} is not a Docker configuration: see line {line}, column {column}"
         ))
     })
-}
-
-// === impl Text ===
-
-impl From<Option<String>> for Text {
-    fn from(text: Option<String>) -> Self {
-        Self(text.unwrap_or_default())
-    }
-}
-
-impl std::fmt::Debug for Text {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("(secret)")
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,9 @@ mod faults;
 mod images;
 mod judge;
 mod mirrors;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
+mod logins;
 mod origin;
 mod push;
 mod ranges;

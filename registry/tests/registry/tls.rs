@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// A server certificate for 127.0.0.1 and the authority that signed it, as PEM.
-fn certificates() -> (TlsAcceptor, String) {
+pub(crate) fn certificates() -> (TlsAcceptor, String) {
     let (acceptor, authority, _) = mutual(false);
     (acceptor, authority)
 }

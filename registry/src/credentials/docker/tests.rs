@@ -1,6 +1,7 @@
-use base64::prelude::BASE64_STANDARD;
+use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::*;
+use crate::credentials::Secret;
 
 fn written(text: &str) -> (tempfile::TempDir, DockerConfig) {
     let directory = tempfile::tempdir().unwrap();
@@ -91,12 +92,8 @@ async fn a_malformed_file_is_an_error_that_does_not_quote_it() {
 fn helper(directory: &Path, script: &str) -> String {
     // Helpers are found through PATH, which tests that run in parallel must not change: they are called
     // by their full path here.
-    // Another process writes the program: a descriptor of ours, open for writing and inherited by a
-    // child of another test, would make its start fail with "text file busy".
-    let (source, path) = (directory.join("source"), directory.join("docker-credential-test"));
-    fs::write(&source, format!("#!/bin/sh\n{script}\n")).unwrap();
-    let status = std::process::Command::new("install").arg("-m755").arg(&source).arg(&path).status().unwrap();
-    assert!(status.success());
+    let path = directory.join("docker-credential-test");
+    crate::credentials::program::script(&path, script);
     path.to_string_lossy().into_owned()
 }
 
@@ -140,4 +137,23 @@ async fn the_helper_named_for_the_host_comes_before_the_store() {
     assert_eq!(file.helper("docker.io", DOCKER_IO_KEY), Some("hub"));
     let error = ask(&config, "b.example.com").await.unwrap_err().to_string();
     assert!(error.contains("docker-credential-store"), "{error}");
+}
+
+#[tokio::test]
+async fn a_storm_of_questions_runs_a_helper_twice_at_most() {
+    let directory = tempfile::tempdir().unwrap();
+    let (runs, program) = (directory.path().join("runs"), directory.path().join("helper"));
+    let script =
+        format!("echo run >> {}; sleep 0.3; echo '{{\"Username\":\"u\",\"Secret\":\"s\"}}'", runs.display());
+    crate::credentials::program::script(&program, &script);
+    let (_directory, config) = written("{}");
+    let name = program.to_string_lossy().into_owned();
+    let ask = || async {
+        let run = || helper_protocol::run(&name, "example.com", Duration::from_secs(30));
+        config.helpers.ask(&(name.clone(), "example.com".to_owned()), run).await
+    };
+    for found in futures_util::future::join_all((0..100).map(|_| ask())).await {
+        assert_eq!(found.unwrap(), password("u", "s"));
+    }
+    assert!(fs::read_to_string(&runs).unwrap().lines().count() <= 2);
 }
