@@ -13,6 +13,7 @@ const WIRE: &[&str] = &[
     "containerd/types/transfer/imagestore.proto",
     "containerd/types/transfer/progress.proto",
     "containerd/types/transfer/registry.proto",
+    "runtime/v1/image.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -22,6 +23,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = tonic_prost_build::Config::new();
     // `Any` names the type of what it carries.
     config.enable_type_names();
+    // It holds passwords: what prints it shows nothing (see `lib.rs`).
+    config.skip_debug([".runtime.v1.AuthConfig"]);
     tonic_prost_build::configure().include_file("wire.rs").compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

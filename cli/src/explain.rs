@@ -1,4 +1,9 @@
-//! `starling explain`: why layers of an image are not lazy, and what makes them.
+//! `starling explain`: for each layer of an image whether it is lazy, why not, what makes it so, where it is read from and
+//! with what; which hosts its content comes from, and where credentials for it come from.
+//!
+//! Everything is what the daemon says; no secret and no signed address is among it.
+
+mod lines;
 
 use std::path::PathBuf;
 
@@ -6,18 +11,18 @@ use anyhow::{Result, bail};
 use registry::Reference;
 use serde::Serialize;
 use snapshotter::{
-    admin::{HostsStatus, ImageStatus, OutcomeStatus, ask_status},
+    admin::{
+        CredentialStatus, HostsStatus, ImageLayerStatus, LayerStatus, OutcomeStatus, PlaceStatus, Status,
+        ask_credentials, ask_status,
+    },
     explain::{Explanation, explain},
     lazy::FallBackReason,
 };
 
-use crate::{
-    output,
-    status::{ADMIN_SOCKET, short},
-};
+use crate::{output, status::ADMIN_SOCKET};
 
-/// Show for each layer of a pulled image whether it is lazy, and if not why and what to do about it; then the hosts that
-/// its content comes from.
+/// Show for each layer of a pulled image whether it is lazy, and if not why and what to do about it; where it is read from;
+/// then the hosts that its content comes from, and the credentials for it.
 ///
 /// The daemon remembers the images that were pulled last, by whatever client.
 #[derive(Debug, clap::Args)]
@@ -33,18 +38,40 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// An image.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    image: &'a str,
+    layers: Vec<Explained<'a>>,
+    /// The hosts that its content comes from; nothing if none was asked since the daemon started.
+    hosts: Option<&'a HostsStatus>,
+    /// Who is asked for credentials, in this order, before anonymous access; nothing if the daemon does not tell.
+    credentials: Option<Vec<CredentialStatus>>,
+}
+
 /// One layer.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, Serialize)]
 struct Explained<'a> {
     digest: &'a str,
     lazy: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(flatten)]
+    fall_back: Option<FallBack<'a>>,
+    /// The digest of its table of contents; none if nobody named one.
+    toc: Option<&'a str>,
+    bytes_present: Option<u64>,
+    bytes_total: Option<u64>,
+    /// How it was read last, from each place that was asked since the daemon started.
+    places: &'a [PlaceStatus],
+    last_error: Option<&'a str>,
+}
+
+/// Why a layer is not lazy.
+#[derive(Debug, Serialize)]
+struct FallBack<'a> {
+    code: &'a str,
+    reason: &'a str,
+    /// Nothing for a class of a newer daemon.
     meaning: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     remedy: Option<&'static str>,
 }
 
@@ -58,14 +85,12 @@ pub(crate) fn run(args: Args) -> Result<()> {
             if others.is_empty() { "none at all".to_owned() } else { others.join(", ") }
         );
     };
-    let layers = explained(known);
-    if args.json {
-        return output::print_json(&layers);
-    }
-    let mut lines = lines(&image, &layers);
+    // A daemon of an older version does not tell.
+    let credentials = ask_credentials(&args.admin, &image).ok();
     let hosts = status.hosts.iter().find(|hosts| hosts.registry == args.image.host());
-    lines.extend(hosts.into_iter().flat_map(host_lines));
-    output::print(&lines.join("\n"))
+    let layers = known.layers.iter().map(|layer| explained(&status, layer)).collect();
+    let report = Report { image: &known.reference, layers, hosts, credentials };
+    if args.json { output::print_json(&report) } else { output::print(&lines::lines(&report).join("\n")) }
 }
 
 /// What a class of reasons means; none for one of a newer daemon.
@@ -73,90 +98,30 @@ pub(crate) fn meaning(code: &str) -> Option<Explanation> {
     FallBackReason::ALL.into_iter().find(|reason| reason.to_string() == code).map(explain)
 }
 
-fn explained(image: &ImageStatus) -> Vec<Explained<'_>> {
-    let layers = image.layers.iter().map(|layer| match &layer.outcome {
-        OutcomeStatus::Lazy { .. } => Explained {
-            digest: &layer.blob,
-            lazy: true,
-            code: None,
-            reason: None,
-            meaning: None,
-            remedy: None,
-        },
-        OutcomeStatus::FellBack { code, reason } => {
-            let known = meaning(code);
-            Explained {
-                digest: &layer.blob,
-                lazy: false,
-                code: Some(code),
-                reason: Some(reason),
-                meaning: known.map(|known| known.meaning),
-                remedy: known.map(|known| known.remedy),
-            }
-        }
-    });
-    layers.collect()
+fn explained<'a>(status: &'a Status, layer: &'a ImageLayerStatus) -> Explained<'a> {
+    let (open, fall_back) = match &layer.outcome {
+        OutcomeStatus::Lazy { key } => (status.layers.iter().find(|open| open.key == *key), None),
+        OutcomeStatus::FellBack { code, reason } => (None, Some(FallBack::new(code, reason))),
+    };
+    let named = layer.toc.as_deref();
+    Explained {
+        digest: &layer.blob,
+        lazy: fall_back.is_none(),
+        fall_back,
+        toc: open.map(|open| open.toc.as_str()).or(named),
+        bytes_present: open.map(|open| open.files.bytes_present),
+        bytes_total: open.map(|open| open.files.bytes_total),
+        places: open.map_or(&[], |open: &LayerStatus| &open.places),
+        last_error: open.and_then(|open| open.last_error.as_deref()),
+    }
 }
 
-fn lines(image: &str, layers: &[Explained<'_>]) -> Vec<String> {
-    let lazy = layers.iter().filter(|layer| layer.lazy).count();
-    let mut lines = vec![format!("{image}: {lazy} of {} layers lazy", layers.len())];
-    for layer in layers {
-        let what = if layer.lazy { "lazy" } else { "not lazy" };
-        lines.push(format!("{}  {what}", short(layer.digest)));
-        let code = layer.code.map(|code| format!(" ({code})")).unwrap_or_default();
-        lines.extend(layer.reason.map(|reason| format!("  reason{code}: {reason}")));
-        lines.extend(layer.meaning.map(|meaning| format!("  which means: {meaning}")));
-        lines.extend(layer.remedy.map(|remedy| format!("  remedy: {remedy}")));
-    }
-    lines
-}
+// === impl FallBack ===
 
-fn host_lines(hosts: &HostsStatus) -> Vec<String> {
-    let mut lines = vec!["content is asked for in this order:".to_owned()];
-    for host in &hosts.hosts {
-        let why = host.passed_over.as_ref().map(|why| format!("  {why}")).unwrap_or_default();
-        lines.push(format!("  {}{why}", host.url));
-    }
-    lines.extend(hosts.problems.iter().map(|problem| format!("  cannot be used: {problem}")));
-    lines
-}
-
-#[cfg(test)]
-mod tests {
-    use snapshotter::admin::{HostStatus, ImageLayerStatus};
-
-    use super::*;
-
-    #[test]
-    fn every_class_of_reasons_is_explained() {
-        for class in FallBackReason::ALL {
-            let outcome = OutcomeStatus::FellBack { code: class.to_string(), reason: "because".into() };
-            let layers = vec![ImageLayerStatus { blob: "sha256:ab".into(), outcome }];
-            let image = ImageStatus { reference: "a".into(), manifest: None, prepared_at: 0, layers };
-            let text = lines("a", &explained(&image)).join("\n");
-            assert!(text.contains(explain(class).remedy) && text.contains("because"), "{text}");
-        }
-        assert_eq!(meaning("of tomorrow"), None);
-    }
-
-    #[test]
-    fn hosts_are_shown_with_what_is_wrong_with_them() {
-        let host = |url: &str, passed_over: Option<&str>| HostStatus {
-            url: url.to_owned(),
-            passed_over: passed_over.map(str::to_owned),
-        };
-        let hosts = HostsStatus {
-            registry: "a.example".into(),
-            hosts: vec![host("http://m/v2/", Some("it failed")), host("https://a.example/v2/", None)],
-            problems: vec!["a file is broken".into()],
-        };
-        let expected = [
-            "content is asked for in this order:",
-            "  http://m/v2/  it failed",
-            "  https://a.example/v2/",
-            "  cannot be used: a file is broken",
-        ];
-        assert_eq!(host_lines(&hosts), expected);
+impl<'a> FallBack<'a> {
+    fn new(code: &'a str, reason: &'a str) -> Self {
+        let known = meaning(code);
+        let (meaning, remedy) = (known.map(|known| known.meaning), known.map(|known| known.remedy));
+        Self { code, reason, meaning, remedy }
     }
 }

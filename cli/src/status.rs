@@ -157,6 +157,7 @@ mod tests {
             blob: format!("sha256:{}", "ab".repeat(32)),
             toc: String::new(),
             references: Vec::new(),
+            places: Vec::new(),
             slot: Some(1),
             files: FilesStatus::new((250, 1000), (1, 4)),
             hits: 7,
@@ -178,7 +179,7 @@ mod tests {
             reference: "example.org/a:1".into(),
             manifest: None,
             prepared_at: 0,
-            layers: vec![ImageLayerStatus { blob: layer().blob, outcome: fell_back }],
+            layers: vec![ImageLayerStatus { blob: layer().blob, toc: None, outcome: fell_back }],
         };
         let status = Status {
             version: "1".into(),

@@ -1,10 +1,11 @@
 //! What people can ask a running daemon: HTTP with JSON on a unix socket that only its user may connect to.
 //!
 //! `/status` is a [`Status`], `/metrics` Prometheus' text, `/profile?image=NAME` a [`Document`], `/healthz` says `ok` while
-//! the daemon answers; `/cache` and what is below it are about the disk that layers take. `metrics_address` serves `/metrics` alone, by TCP.
+//! the daemon answers; `/credentials?image=NAME` tells who would be asked for credentials; `/cache` and what is below it are about the disk that layers take. `metrics_address` serves `/metrics` alone, by TCP.
 
 mod cache;
 mod client;
+mod credentials;
 mod status;
 
 use std::{future::Future, io, sync::Arc};
@@ -18,10 +19,13 @@ use axum::{
 use tokio::net::{TcpListener, UnixListener};
 
 pub use cache::Cache;
-pub use client::{AskError, ask_cache, ask_metrics, ask_profile, ask_prune, ask_status, ask_verify};
+pub use client::{
+    AskError, ask_cache, ask_credentials, ask_metrics, ask_profile, ask_prune, ask_status, ask_verify,
+};
+pub use credentials::{CredentialStatus, Sources};
 pub use status::{
     CacheStatus, CachedLayer, FilesStatus, HostStatus, HostsStatus, ImageLayerStatus, ImageStatus,
-    LayerStatus, MemoryStatus, OutcomeStatus, Pruned, RegistryStatus, Status, Verified,
+    LayerStatus, MemoryStatus, OutcomeStatus, PlaceStatus, Pruned, RegistryStatus, Status, Verified,
 };
 
 use crate::{metrics::Metrics, profile::Document};
@@ -44,6 +48,7 @@ pub async fn serve(
     reporter: Reporter,
     profiler: Profiler,
     cache: Arc<dyn Cache>,
+    sources: Sources,
     metrics: Option<Metrics>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
@@ -61,7 +66,7 @@ pub async fn serve(
         async move { profile(&profiler, &uri).await }
     };
     let router = Router::new().route("/status", get(status)).route("/profile", get(profile));
-    let router = router.route("/healthz", get(|| async { "ok\n" }));
+    let router = router.route("/healthz", get(|| async { "ok\n" })).merge(credentials::pages(sources));
     axum::serve(listener, router.merge(cache::pages(cache)).merge(pages(metrics)))
         .with_graceful_shutdown(shutdown)
         .await

@@ -6,6 +6,7 @@
 
 mod document;
 mod keys;
+mod logins;
 mod mirrors;
 mod reference;
 mod setting;
@@ -18,6 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use logins::{HostLogin, Logins};
 pub use mirrors::{Hosts, Mirror};
 pub use reference::reference;
 pub use setting::{ByteSize, Milliseconds, Seconds};
@@ -50,6 +52,12 @@ pub struct Config {
     pub resolver: Resolver,
     /// `[registry]`
     pub registry: Registry,
+    /// `[credentials]`
+    pub credentials: CredentialPlaces,
+    /// `[cri_keychain]`
+    pub cri_keychain: CriKeychain,
+    /// `[kubeconfig_keychain]`
+    pub kubeconfig_keychain: KubeconfigKeychain,
     /// `[store]`
     pub store: Store,
     /// `[cache]`
@@ -104,6 +112,45 @@ pub struct Registry {
     pub config_path: String,
     /// Docker's `daemon.json`, if its word on registries counts.
     pub docker_config: Option<PathBuf>,
+}
+
+/// Where credentials for registries are looked for, beside the two keychains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CredentialPlaces {
+    /// kubelet's configuration of credential providers; none are asked without it.
+    pub kubelet_config: Option<PathBuf>,
+    /// The directory of kubelet's credential providers.
+    pub kubelet_bin_dir: Option<PathBuf>,
+    /// Docker's configuration file; none for the one that Docker itself would use.
+    pub docker_config: Option<PathBuf>,
+    /// The time for one credential provider or helper.
+    pub helper_timeout_sec: Seconds,
+    /// `[credentials.hosts]`
+    pub hosts: Logins,
+}
+
+/// The proxy of the CRI image service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CriKeychain {
+    /// Whether there is one.
+    pub enable_keychain: bool,
+    /// The socket of the image service that calls are passed on to.
+    pub image_service_path: Option<PathBuf>,
+    /// The socket for kubelet; none for the one for containerd.
+    pub listen_path: Option<PathBuf>,
+    /// How long credentials of a pull are kept.
+    pub max_age_sec: Seconds,
+}
+
+/// Secrets of a Kubernetes cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KubeconfigKeychain {
+    /// Whether they are read.
+    pub enable_keychain: bool,
+    /// How to reach the cluster; none for what its other clients would use.
+    pub kubeconfig_path: Option<PathBuf>,
+    /// Namespaces whose secrets are read; none for all.
+    pub namespaces: Vec<String>,
 }
 
 /// What is on disk and on its way there.
@@ -297,6 +344,24 @@ impl Default for Config {
             registry: Registry {
                 config_path: "/etc/containerd/certs.d:/etc/docker/certs.d".to_owned(),
                 docker_config: None,
+            },
+            credentials: CredentialPlaces {
+                kubelet_config: None,
+                kubelet_bin_dir: None,
+                docker_config: None,
+                helper_timeout_sec: Seconds(15),
+                hosts: Logins::default(),
+            },
+            cri_keychain: CriKeychain {
+                enable_keychain: false,
+                image_service_path: Some(crate::cri::DEFAULT_SERVICE.into()),
+                listen_path: None,
+                max_age_sec: Seconds(7 * 86_400),
+            },
+            kubeconfig_keychain: KubeconfigKeychain {
+                enable_keychain: false,
+                kubeconfig_path: None,
+                namespaces: Vec::new(),
             },
             store: Store {
                 memory_budget: ByteSize(24 << 20),

@@ -5,6 +5,7 @@
 //! predecessor's FUSE connection is answered once all its layers are attached in their slots. An end goes the other way,
 //! removes no snapshot and unmounts nothing that a container uses.
 
+mod credentials;
 mod handover;
 mod settings;
 
@@ -25,6 +26,7 @@ use crate::{
     admin::{self, MemoryStatus, Reporter, Status},
     config::{Config, Loaded, Warning},
     connections::Connections,
+    cri::ImageService,
     error::SnapshotError,
     fd_store::Inherited,
     flags::Flags,
@@ -50,6 +52,8 @@ pub struct Daemon {
     connections: Arc<Connections>,
     metrics: Metrics,
     sockets: Sockets,
+    images: Option<ImageService>,
+    sources: admin::Sources,
     process: Process,
     ignored: Vec<Warning>,
     no_prometheus: bool,
@@ -63,6 +67,8 @@ pub struct Daemon {
 struct Sockets {
     containerd: UnixListener,
     admin: UnixListener,
+    /// For kubelet, if it does not use the one for containerd.
+    images: Option<UnixListener>,
     metrics: Option<TcpListener>,
 }
 
@@ -84,6 +90,9 @@ pub enum StartError {
     /// The registry client cannot be made.
     #[error("cannot set up the registry client")]
     Registry(#[from] store::SourceError),
+    /// Credentials of pulls cannot be kept.
+    #[error("cannot keep credentials")]
+    Credentials(#[from] registry::KeepError),
     /// The FUSE mount failed.
     #[error("cannot mount the layers")]
     Mount(#[from] fusefs::MountError),
@@ -110,6 +119,9 @@ pub enum ServeError {
     /// The socket for containerd failed.
     #[error("the socket for containerd failed")]
     Containerd(#[source] tonic::transport::Error),
+    /// The socket for kubelet failed.
+    #[error("the socket for kubelet failed")]
+    Kubelet(#[source] tonic::transport::Error),
     /// The admin socket failed.
     #[error("the admin socket failed")]
     Admin(#[source] io::Error),
@@ -137,7 +149,10 @@ impl Daemon {
         let storage = Storage::open(&flags.root.join("snapshotter"))?;
         let (remote_snapshots, chains) = (storage.remote_snapshots()?, storage.chains()?);
         let store = Store::open(settings::store(&config, &flags))?;
-        let registry = RegistryClient::new(settings::registry(&config))?;
+        let credentials = credentials::Credentials::open(&config, &flags)?;
+        let mut registries = settings::registry(&config);
+        registries.credentials = credentials.sources.clone();
+        let registry = RegistryClient::new(registries)?;
         let userxattr = OverlayOptions::detect(storage.root()).userxattr;
         let opaque = if userxattr { OpaqueForm::User } else { OpaqueForm::Trusted };
         let connections =
@@ -169,6 +184,8 @@ impl Daemon {
             connections,
             metrics,
             sockets,
+            images: credentials.images,
+            sources: credentials.sources.into(),
             process,
             ignored: warnings,
             no_prometheus: config.no_prometheus,
@@ -183,6 +200,7 @@ impl Daemon {
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
         let (tell, told) = watch::channel(());
         let metrics = (!self.no_prometheus).then(|| self.metrics.clone());
+        let kubelet_apart = self.sockets.images.is_some();
         let reporter = self.reporter();
         let remote = Arc::clone(&self.remote);
         let profiler: admin::Profiler = Arc::new(move |image| remote.image_profile(image));
@@ -191,12 +209,19 @@ impl Daemon {
             reporter,
             profiler,
             self.remote.clone(),
+            self.sources,
             metrics.clone(),
             until(told.clone()),
         );
-        let containerd =
-            server::serve(self.sockets.containerd, self.snapshots, self.metrics.clone(), until(told.clone()));
         let mut tasks = JoinSet::new();
+        let mut beside = self.images;
+        if let (Some(listener), Some(images)) = (self.sockets.images, beside.take_if(|_| kubelet_apart)) {
+            let kubelet = server::serve_images(listener, images, self.metrics.clone(), until(told.clone()));
+            tasks.spawn(async move { kubelet.await.map_err(ServeError::Kubelet) });
+        }
+        let (snapshots, counted) = (self.snapshots, self.metrics.clone());
+        let containerd =
+            server::serve(self.sockets.containerd, snapshots, beside, counted, until(told.clone()));
         tasks.spawn(async move { containerd.await.map_err(ServeError::Containerd) });
         tasks.spawn(async move { admin.await.map_err(ServeError::Admin) });
         if let (Some(listener), Some(metrics)) = (self.sockets.metrics, metrics) {
@@ -263,7 +288,10 @@ impl Sockets {
                     .map_err(|source| StartError::MetricsAddress { address: address.to_owned(), source })?,
             ),
         };
-        Ok(Self { admin: server::bind(&admin)?, metrics, containerd: server::bind(&flags.address)? })
+        let cri = &config.cri_keychain;
+        let kubelet = cri.listen_path.as_deref().filter(|path| cri.enable_keychain && *path != flags.address);
+        let images = kubelet.map(server::bind).transpose()?;
+        Ok(Self { admin: server::bind(&admin)?, images, metrics, containerd: server::bind(&flags.address)? })
     }
 }
 

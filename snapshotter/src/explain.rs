@@ -72,8 +72,11 @@ pub const fn explain(reason: FallBackReason) -> Explanation {
             "look at the reason, which names what it is; split the layer",
         ),
         FallBackReason::Unauthorized => (
-            "the registry wants other credentials; those that containerd or Docker uses never reach a snapshotter",
-            "log in as root on the node (`docker login` with `HOME=/root`, or `$DOCKER_CONFIG` for the daemon)",
+            "the registry wants other credentials; those that containerd or Docker uses do not reach a snapshotter by \
+             themselves",
+            "with Kubernetes set `[cri_keychain]` or name kubelet's credential providers in `[credentials]`; else log in as \
+             root on the node (`docker login` with `HOME=/root`, or `$DOCKER_CONFIG` for the daemon); see \
+             docs/credentials.md",
         ),
         FallBackReason::NotFound => {
             ("the registry does not have the blob under this name", "push the image again")

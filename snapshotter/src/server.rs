@@ -1,4 +1,4 @@
-//! The unix socket that containerd connects to.
+//! The unix sockets that containerd and kubelet connect to.
 
 use std::{
     fs::DirBuilder,
@@ -19,8 +19,10 @@ use nix::sys::{
 };
 use tokio::{net::UnixListener, sync::oneshot};
 use tokio_stream::wrappers::UnixListenerStream;
+use tonic::service::Routes;
 
 use crate::{
+    cri::ImageService,
     directories::remove_tree,
     metrics::{CountRpcs, Metrics},
     service::SnapshotsService,
@@ -99,13 +101,14 @@ const GRACE: Duration = Duration::from_secs(5);
 const CALLS_AT_ONCE: u32 = 1024;
 
 /// Serves `snapshots` until `shutdown` is ready, then finishes what was asked before, within some seconds. What a crash
-/// left behind is deleted meanwhile.
+/// left behind is deleted meanwhile. With `images`, calls of the CRI image service are passed on here too.
 ///
 /// # Errors
 /// The listener failed.
 pub async fn serve(
     listener: UnixListener,
     snapshots: Arc<Snapshots>,
+    images: Option<ImageService>,
     metrics: Metrics,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
@@ -115,11 +118,38 @@ pub async fn serve(
             tracing::warn!(%error, "cannot delete the directories of removed snapshots");
         }
     });
+    let routes = Routes::new(SnapshotsService::server(snapshots));
+    let routes = match images {
+        Some(images) => Routes::from(images.beside_snapshots(routes.into_axum_router())),
+        None => routes,
+    };
+    serve_routes(listener, routes, metrics, shutdown).await
+}
+
+/// Passes on calls of the CRI image service until `shutdown` is ready, on a socket of their own.
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve_images(
+    listener: UnixListener,
+    images: ImageService,
+    metrics: Metrics,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    serve_routes(listener, Routes::from(images.router()), metrics, shutdown).await
+}
+
+async fn serve_routes(
+    listener: UnixListener,
+    routes: Routes,
+    metrics: Metrics,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
     let (ending, ended) = oneshot::channel();
     let served = tonic::transport::Server::builder()
         .max_concurrent_streams(CALLS_AT_ONCE)
         .layer(CountRpcs(metrics))
-        .add_service(SnapshotsService::server(snapshots))
+        .add_routes(routes)
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async move {
             shutdown.await;
             // The receiver is gone only with the server.

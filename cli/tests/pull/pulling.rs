@@ -59,12 +59,21 @@ fn a_layer_that_is_not_lazy_is_named_with_the_reason() {
     for words in ["layer 2", "not lazy", "reason (", "remedy: ", "2 of 3 layers lazy", "1 of 3 layers"] {
         assert!(text.contains(words), "{words:?} is not in\n{text}");
     }
-    let explained = Command::new(env!("CARGO_BIN_EXE_starling"))
-        .args(["explain", "--admin", node.daemon.admin().to_str().unwrap(), &image])
-        .output()
-        .unwrap();
-    let text = said(&explained);
-    assert!(explained.status.success() && text.contains("which means: "), "{text}");
+    let explain = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_starling"));
+        command.args(["explain", "--admin", node.daemon.admin().to_str().unwrap(), &image]).args(more);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = explain(&[]);
+    assert!(text.contains("which means: ") && text.contains("it serves parts of blobs"), "{text}");
+    let explained: Value = serde_json::from_str(&explain(&["--json"])).unwrap();
+    let (lazy, plain) = (&explained["layers"][0], &explained["layers"][1]);
+    assert_eq!((&lazy["lazy"], &plain["lazy"]), (&json!(true), &json!(false)), "{explained}");
+    assert!(lazy["toc"].is_string() && plain["code"].is_string(), "{explained}");
+    assert_eq!(lazy["places"][0]["host"], node.registry.host(), "{explained}");
+    assert!(explained["credentials"].is_array(), "{explained}");
     let pulled = node.pulled(&[&image]);
     let lazy: Vec<_> =
         pulled["layers"].as_array().unwrap().iter().map(|layer| layer["lazy"].as_bool().unwrap()).collect();

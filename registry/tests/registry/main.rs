@@ -8,10 +8,10 @@ mod classes;
 mod faults;
 mod images;
 mod judge;
-mod mirrors;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
 mod logins;
+mod mirrors;
 mod origin;
 mod push;
 mod ranges;

@@ -9,11 +9,13 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
-use super::{CachedLayer, Pruned, Status, Verified};
+use super::{CachedLayer, CredentialStatus, Pruned, Status, Verified};
 use crate::profile::Document;
 
 /// A daemon answers from memory; one that takes longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Credential providers may have to ask a cloud.
+const PROVIDER_PATIENCE: Duration = Duration::from_secs(120);
 /// What has to do with the disk takes longer: gigabytes are deleted, or read.
 const DISK_PATIENCE: Duration = Duration::from_secs(600);
 /// A status has some hundred bytes for each layer and image.
@@ -69,6 +71,16 @@ pub fn ask_profile(socket: &Path, image: &str) -> Result<Document, AskError> {
     let query: String = url::form_urlencoded::byte_serialize(image.as_bytes()).collect();
     let body = ask(socket, &format!("/profile?image={query}"))?;
     understood(socket, &body)
+}
+
+/// Which sources of credentials the daemon whose admin socket is `socket` asks for `image`, and what they know.
+///
+/// # Errors
+/// No daemon answers, or `image` is no name of an image.
+pub fn ask_credentials(socket: &Path, image: &str) -> Result<Vec<CredentialStatus>, AskError> {
+    let query: String = url::form_urlencoded::byte_serialize(image.as_bytes()).collect();
+    let page = format!("/credentials?image={query}");
+    understood(socket, &ask_how(socket, "GET", &page, PROVIDER_PATIENCE)?)
 }
 
 /// The layers that the daemon whose admin socket is `socket` has on disk.

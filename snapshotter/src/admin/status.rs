@@ -118,6 +118,9 @@ pub struct LayerStatus {
     pub toc: String,
     /// Images it is read from, the one that worked last first.
     pub references: Vec<String>,
+    /// How it was read last through those of them that were asked since the daemon started.
+    #[serde(default)]
+    pub places: Vec<PlaceStatus>,
     /// Its directory below the FUSE mount; none while no snapshot needs it.
     pub slot: Option<u32>,
     /// How much of it is on disk.
@@ -140,6 +143,25 @@ pub struct LayerStatus {
     pub background: String,
     /// The last thing that went wrong with it.
     pub last_error: Option<String>,
+}
+
+/// A place that a layer was read from. Never a secret, never a signed address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaceStatus {
+    /// The image.
+    pub reference: String,
+    /// The host that was asked last.
+    pub host: String,
+    /// The host that it sent us on to.
+    pub redirect: Option<String>,
+    /// Whether it sends parts of blobs; nothing if that was not seen.
+    pub ranges: Option<bool>,
+    /// The HTTP status of the last answer.
+    pub last_answer: u16,
+    /// `none asked for`, `anonymous`, `refused`, or what credentials they were.
+    pub credentials: String,
+    /// Who gave them.
+    pub credential_source: Option<String>,
 }
 
 /// How much of a layer is on disk.
@@ -175,6 +197,9 @@ pub struct ImageStatus {
 pub struct ImageLayerStatus {
     /// The digest of its blob.
     pub blob: String,
+    /// The digest of its table of contents, if the client named one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub toc: Option<String>,
     /// What became of it.
     #[serde(flatten)]
     pub outcome: OutcomeStatus,

@@ -180,6 +180,79 @@ pub(super) static KEYS: &[Key] = &[
         "Docker's `daemon.json`, whose `registry-mirrors` and `insecure-registries` count for registries of which neither \
          `resolver.host` nor `config_path` says anything. Empty: none.",
     ),
+    works(
+        "cri_keychain.enable_keychain",
+        |c| &mut c.cri_keychain.enable_keychain,
+        "Pass calls of kubelet's image service on to containerd, and read layers with the credentials that kubelet gave \
+         with the pull. kubelet needs `--image-service-endpoint=unix://` and the socket.",
+    ),
+    works(
+        "cri_keychain.image_service_path",
+        |c| &mut c.cri_keychain.image_service_path,
+        "The socket that those calls are passed on to.",
+    ),
+    works(
+        "cri_keychain.listen_path",
+        |c| &mut c.cri_keychain.listen_path,
+        "The socket for kubelet. Empty: the one of `--address`, beside containerd's calls.",
+    ),
+    own(
+        "cri_keychain.max_age_sec",
+        60..=365 * 86_400,
+        |c| &mut c.cri_keychain.max_age_sec,
+        "How long credentials of a pull are kept after it, also across restarts, in `credentials/` below the root, \
+         encrypted with a key that only root may read.",
+    ),
+    own(
+        "credentials.kubelet_config",
+        ANY,
+        |c| &mut c.credentials.kubelet_config,
+        "What kubelet is given with `--image-credential-provider-config`, a file or a directory: its credential \
+         providers are asked. Read again when it changes.",
+    ),
+    own(
+        "credentials.kubelet_bin_dir",
+        ANY,
+        |c| &mut c.credentials.kubelet_bin_dir,
+        "What kubelet is given with `--image-credential-provider-bin-dir`: where those programs are.",
+    ),
+    own(
+        "credentials.docker_config",
+        ANY,
+        |c| &mut c.credentials.docker_config,
+        "Docker's `config.json`. Empty: the one in `$DOCKER_CONFIG`, else in `~/.docker`. Read again when it changes.",
+    ),
+    own(
+        "credentials.helper_timeout_sec",
+        1..=300,
+        |c| &mut c.credentials.helper_timeout_sec,
+        "The time for one credential provider or credential helper.",
+    ),
+    own(
+        "credentials.hosts",
+        ANY,
+        |c| &mut c.credentials.hosts,
+        "`[credentials.hosts.\"<host>\"]` with `username` and `password` or `password_file` (read for each login), or \
+         with `identity_token` or `registry_token`. Keep a file with secrets readable by root only.",
+    ),
+    works(
+        "kubeconfig_keychain.enable_keychain",
+        |c| &mut c.kubeconfig_keychain.enable_keychain,
+        "Watch the cluster's secrets of the types `kubernetes.io/dockerconfigjson` and `kubernetes.io/dockercfg` and use \
+         the logins in them.",
+    ),
+    works(
+        "kubeconfig_keychain.kubeconfig_path",
+        |c| &mut c.kubeconfig_keychain.kubeconfig_path,
+        "How to reach the cluster; waited for if it is not there yet. Empty: `$KUBECONFIG`, else `~/.kube/config`, else \
+         the service account of the pod.",
+    ),
+    own(
+        "kubeconfig_keychain.namespaces",
+        ANY,
+        |c| &mut c.kubeconfig_keychain.namespaces,
+        "Namespaces whose secrets are read. Empty: all.",
+    ),
     own(
         "store.memory_budget",
         8 << 20..=1 << 40,
@@ -445,33 +518,6 @@ pub(super) static KEYS: &[Key] = &[
         "all metrics are the daemon's: use `metrics_address`",
     ),
     ignored(
-        "kubeconfig_keychain.enable_keychain",
-        Kind::Bool,
-        "secrets of Kubernetes are not read: credentials come from the Docker configuration ($DOCKER_CONFIG, \
-         ~/.docker/config.json) with its helpers",
-    ),
-    ignored(
-        "kubeconfig_keychain.kubeconfig_path",
-        Kind::String,
-        "no Kubernetes API is asked for credentials, so no kubeconfig is read",
-    ),
-    ignored(
-        "cri_keychain.enable_keychain",
-        Kind::Bool,
-        "the CRI image service is not proxied: credentials come from the Docker configuration ($DOCKER_CONFIG, \
-         ~/.docker/config.json) with its helpers",
-    ),
-    ignored(
-        "cri_keychain.image_service_path",
-        Kind::String,
-        "there is no proxy of the CRI image service that would pass calls on to it",
-    ),
-    ignored(
-        "cri_keychain.listen_path",
-        Kind::String,
-        "there is no proxy of the CRI image service that would listen there",
-    ),
-    ignored(
         "snapshotter.allow_invalid_mounts_on_restart",
         Kind::Bool,
         "always so: a start never needs the registry, and a layer that is not whole opens when it can",
@@ -480,7 +526,7 @@ pub(super) static KEYS: &[Key] = &[
     ignored(
         "cri_keychain_image_service_path",
         Kind::String,
-        "it belongs to the plugin that is built into containerd, and names the CRI image service, which is not asked",
+        "it belongs to the plugin that is built into containerd; use `[cri_keychain] image_service_path`",
     ),
     ignored(
         "registry.mirrors",
@@ -490,8 +536,8 @@ pub(super) static KEYS: &[Key] = &[
     ignored(
         "registry.configs",
         Kind::Table,
-        "it belongs to the plugin that is built into containerd; use `registry.config_path` and the Docker \
-         configuration",
+        "it belongs to the plugin that is built into containerd; use `registry.config_path` and \
+         `[credentials.hosts]`",
     ),
 ];
 

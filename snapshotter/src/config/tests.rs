@@ -130,6 +130,7 @@ const VALUES: &[&str] = &[
     "\"/run/x.sock\"",
     "[\"x\"]",
     "{ \"x\" = { mirrors = [{ host = \"x\", insecure = true }] } }",
+    "{ \"x\" = { username = \"x\", password = \"y\" } }",
 ];
 
 #[test]

@@ -200,6 +200,34 @@ pub const REGISTRY_WRONG_BYTES: Metric = counter(
     &["host"],
     "Answers whose bytes were not what they should have been; a mirror that sends one is left out for an hour",
 );
+/// Credentials that were good.
+pub const CREDENTIALS_USED: Metric = counter(
+    "starling_credentials_used",
+    "logins",
+    &["source"],
+    "Authorizations for registries that were got with credentials of a source, or with none (docs/credentials.md)",
+);
+/// Credentials that were not.
+pub const CREDENTIALS_REFUSED: Metric = counter(
+    "starling_credentials_refused",
+    "logins",
+    &["source"],
+    "Credentials of a source that a registry or its token service refused",
+);
+/// Sources that did not work.
+pub const CREDENTIALS_FAILED: Metric = counter(
+    "starling_credentials_failed",
+    "questions",
+    &["source"],
+    "Times that a source of credentials could not be asked: a file, a program or a cluster did not answer",
+);
+/// Searches.
+pub const CREDENTIAL_REFRESHES: Metric = counter(
+    "starling_credential_refreshes",
+    "searches",
+    &["outcome"],
+    "Searches of all sources for an authorization, at first, before one ends and when one was refused",
+);
 /// What the kernel asks.
 pub const FUSE_REQUESTS: Metric = counter(
     "starling_fuse_requests",
@@ -286,6 +314,10 @@ pub const ALL: &[&Metric] = &[
     &REGISTRY_TOKENS,
     &REGISTRY_REDIRECTS,
     &REGISTRY_WRONG_BYTES,
+    &CREDENTIALS_USED,
+    &CREDENTIALS_REFUSED,
+    &CREDENTIALS_FAILED,
+    &CREDENTIAL_REFRESHES,
     &FUSE_REQUESTS,
     &FUSE_READ_BYTES,
     &FUSE_ERRORS,

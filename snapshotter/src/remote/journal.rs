@@ -105,10 +105,10 @@ impl Inner {
             layers: Vec::new(),
         });
         image.prepared_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        let blob = wanted.blob.to_string();
+        let (blob, toc) = (wanted.blob.to_string(), wanted.toc.map(|toc| toc.to_string()));
         match image.layers.iter_mut().find(|layer| layer.blob == blob) {
-            Some(layer) => layer.outcome = outcome,
-            None => image.layers.push(ImageLayerStatus { blob, outcome }),
+            Some(layer) => (layer.toc, layer.outcome) = (toc, outcome),
+            None => image.layers.push(ImageLayerStatus { blob, toc, outcome }),
         }
         self.images.push_front(image);
         self.images.truncate(MOST_IMAGES);

@@ -1,12 +1,12 @@
 //! What layers have done, for the admin socket and for metrics.
 
 use parking_lot::Mutex;
-use registry::Standing;
-use store::LayerStats;
+use registry::{Access, HostStats, LoginStats, SourceKind, Standing};
+use store::{LayerKey, LayerStats};
 
 use super::RemoteLayers;
 use crate::{
-    admin::{FilesStatus, HostStatus, HostsStatus, ImageStatus, LayerStatus, RegistryStatus},
+    admin::{FilesStatus, HostStatus, HostsStatus, ImageStatus, LayerStatus, PlaceStatus, RegistryStatus},
     metrics::{Samples, Source, names},
 };
 
@@ -73,7 +73,7 @@ impl RemoteLayers {
 
     /// What was asked of registries, by host.
     pub fn registry_statuses(&self) -> Vec<RegistryStatus> {
-        let status = |host: registry::HostStats| RegistryStatus {
+        let status = |host: HostStats| RegistryStatus {
             host: host.host,
             requests: host.requests,
             bytes_received: host.bytes_received,
@@ -102,6 +102,7 @@ impl RemoteLayers {
 
     fn layer_status(&self, layer: &store::Layer) -> LayerStatus {
         let (key, stats) = (layer.key(), layer.stats());
+        let references = self.opener.sources(key).references();
         let complete = stats.chunks_present == stats.chunks_total;
         let background = match (complete, self.fetching.background) {
             (true, _) => "complete",
@@ -112,7 +113,8 @@ impl RemoteLayers {
             key: key.to_string(),
             blob: key.blob.to_string(),
             toc: key.toc.to_string(),
-            references: self.opener.sources(key).references(),
+            places: references.iter().filter_map(|reference| self.place_status(reference, key)).collect(),
+            references,
             slot: self.attached.slot(&key).map(fusefs::Slot::get),
             files: FilesStatus::new(
                 (stats.bytes_present, stats.bytes_total),
@@ -128,6 +130,28 @@ impl RemoteLayers {
             background: background.to_owned(),
             last_error: stats.last_error,
         }
+    }
+}
+
+impl RemoteLayers {
+    /// How the layer was read last through one image.
+    fn place_status(&self, spelled: &str, key: LayerKey) -> Option<PlaceStatus> {
+        let report = self.opener.registry.blob_report(&spelled.parse().ok()?, key.blob)?;
+        let (credentials, credential_source) = match report.access {
+            Access::Open => ("none asked for".to_owned(), None),
+            Access::Anonymous => ("anonymous".to_owned(), None),
+            Access::Refused => ("refused".to_owned(), None),
+            Access::Login { source, credentials } => (credentials, Some(source)),
+        };
+        Some(PlaceStatus {
+            reference: spelled.to_owned(),
+            host: report.host,
+            redirect: report.redirect,
+            ranges: report.ranges,
+            last_answer: report.status,
+            credentials,
+            credential_source,
+        })
     }
 }
 
@@ -174,9 +198,8 @@ impl Source for RemoteLayers {
 impl RemoteLayers {
     fn sample_registries(&self, samples: &mut Samples) {
         let hosts = self.opener.registry.stats();
-        let by_host = |value: fn(&registry::HostStats) -> u64| {
-            hosts.iter().map(move |host| (host.host.clone(), value(host)))
-        };
+        let by_host =
+            |value: fn(&HostStats) -> u64| hosts.iter().map(move |host| (host.host.clone(), value(host)));
         samples.labelled(&names::REGISTRY_REQUESTS, by_host(|host| host.requests));
         samples.labelled(&names::REGISTRY_RECEIVED, by_host(|host| host.bytes_received));
         samples.labelled(&names::REGISTRY_RETRIES, by_host(|host| host.retries));
@@ -184,5 +207,22 @@ impl RemoteLayers {
         samples.labelled(&names::REGISTRY_TOKENS, by_host(|host| host.token_requests));
         samples.labelled(&names::REGISTRY_REDIRECTS, by_host(|host| host.redirects));
         samples.labelled(&names::REGISTRY_WRONG_BYTES, by_host(|host| host.wrong_bytes));
+        sample_credentials(&hosts, samples);
     }
+}
+
+/// Where credentials came from and what became of them, over all hosts.
+fn sample_credentials(hosts: &[HostStats], samples: &mut Samples) {
+    let by_source = |value: fn(&LoginStats) -> u64| {
+        SourceKind::ALL.map(|kind| {
+            let of_kind = hosts.iter().flat_map(|host| &host.logins).filter(|(other, _)| *other == kind);
+            (kind.to_string(), of_kind.map(|(_, logins)| value(logins)).sum::<u64>())
+        })
+    };
+    samples.labelled(&names::CREDENTIALS_USED, by_source(|logins| logins.used));
+    samples.labelled(&names::CREDENTIALS_REFUSED, by_source(|logins| logins.refused));
+    samples.labelled(&names::CREDENTIALS_FAILED, by_source(|logins| logins.failed));
+    let sum = |value: fn(&HostStats) -> u64| hosts.iter().map(value).sum::<u64>();
+    let outcomes = [("found", sum(|host| host.refreshes)), ("nothing", sum(|host| host.refreshes_failed))];
+    samples.labelled(&names::CREDENTIAL_REFRESHES, outcomes.map(|(name, value)| (name.to_owned(), value)));
 }

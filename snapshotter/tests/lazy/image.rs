@@ -103,7 +103,7 @@ impl Image {
 
     /// Puts an image of `layers` with this configuration into the registry.
     pub(crate) fn push_with(registry: &TestRegistry, name: &str, config: &str, layers: Vec<Layer>) -> Self {
-        let config = registry.add_blob(config.to_owned());
+        let (size, config) = (config.len(), registry.add_blob(config.to_owned()));
         let descriptors: Vec<_> = layers
             .iter()
             .map(|layer| {
@@ -118,7 +118,7 @@ impl Image {
         let manifest = serde_json::json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": 10 },
+            "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": size },
             "layers": descriptors,
         });
         let digest = registry.add_manifest(

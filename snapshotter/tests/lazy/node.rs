@@ -28,7 +28,7 @@ pub(crate) const ON_DEMAND: &str = "noprefetch = true\nno_background_fetch = tru
 pub(crate) struct Node {
     pub(crate) directory: TempDir,
     pub(crate) daemon: Starlingd,
-    client: Client,
+    pub(crate) client: Client,
     config: String,
     mounted: Vec<PathBuf>,
 }

@@ -251,7 +251,7 @@ async fn serve(
     let listener = server::bind(&address).unwrap();
     let stop = Arc::clone(stop);
     let server = tokio::spawn(async move {
-        server::serve(listener, snapshots, Metrics::default(), async move { stop.notified().await })
+        server::serve(listener, snapshots, None, Metrics::default(), async move { stop.notified().await })
             .await
             .unwrap();
     });

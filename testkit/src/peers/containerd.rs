@@ -61,16 +61,29 @@ impl Containerd {
         Self::start_configured(dir, plugin, "")
     }
 
+    /// As [`Self::start`], serving the container runtime interface too, whose images go to the plugin.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with_cri(dir: &Path, plugin: &Plugin) -> Result<Self> {
+        let text = configuration(dir, Some(plugin)).replace(WITHOUT_CRI, "");
+        Self::start_from(dir, text + &cri(dir, plugin))
+    }
+
     /// As [`Self::start`], with `more` at the end of the configuration file.
     ///
     /// # Errors
     /// As [`Self::start`].
     pub fn start_configured(dir: &Path, plugin: Option<&Plugin>, more: &str) -> Result<Self> {
+        Self::start_from(dir, configuration(dir, plugin) + more)
+    }
+
+    fn start_from(dir: &Path, configuration: String) -> Result<Self> {
         for tool in CONTAINERD_TOOLS {
             go_tools::ensure(tool)?;
         }
         fs::create_dir_all(dir)?;
-        fs::write(dir.join("config.toml"), configuration(dir, plugin) + more)?;
+        fs::write(dir.join("config.toml"), configuration)?;
         let tools = go_tools::bin_dir().canonicalize()?;
         let process = spawn(dir, &tools)?;
         let mut containerd = Self { process, dir: dir.to_owned(), tools, limits: None };
@@ -208,6 +221,31 @@ fn spawn(dir: &Path, tools: &Path) -> Result<Process> {
     Process::spawn("containerd", &mut command, &dir.join("containerd.log"))
 }
 
+/// What leaves the container runtime interface out.
+const WITHOUT_CRI: &str = r#"disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.nri.v1.nri"]"#;
+
+/// The container runtime interface, with nothing outside of `dir`.
+fn cri(dir: &Path, plugin: &Plugin) -> String {
+    let (dir, name) = (dir.display(), &plugin.name);
+    format!(
+        r#"
+[plugins.'io.containerd.nri.v1.nri']
+  disable = true
+
+[plugins.'io.containerd.cri.v1.images']
+  snapshotter = "{name}"
+  disable_snapshot_annotations = false
+
+[plugins.'io.containerd.cri.v1.images'.registry]
+  config_path = "{dir}/certs.d"
+
+[plugins.'io.containerd.cri.v1.runtime'.cni]
+  bin_dirs = ["{dir}/cni/bin"]
+  conf_dir = "{dir}/cni/conf"
+"#
+    )
+}
+
 /// containerd's configuration: version 3, without CRI, with the transfer service unpacking into the plugin
 /// and handing it the labels (`enable_remote_snapshot_annotations`, containerd 2.1 and newer).
 fn configuration(dir: &Path, plugin: Option<&Plugin>) -> String {
@@ -216,7 +254,7 @@ fn configuration(dir: &Path, plugin: Option<&Plugin>) -> String {
         r#"version = 3
 root = "{dir}/root"
 state = "{dir}/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.nri.v1.nri"]
+{WITHOUT_CRI}
 
 [grpc]
   address = "{dir}/containerd.sock"

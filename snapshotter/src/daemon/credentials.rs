@@ -1,0 +1,169 @@
+//! Where credentials come from, in the order in which they are asked: pulls through the CRI proxy, kubelet's credential
+//! providers, Docker's configuration, secrets of Kubernetes, our own configuration; anonymous access is tried last.
+
+use std::sync::Arc;
+
+use registry::{
+    CredentialSource, DockerConfig, KeepError, KubeletPlugins, PasswordFile, RememberedCredentials,
+    StaticCredentials,
+};
+
+use crate::{
+    config::{Config, CredentialPlaces, HostLogin},
+    cri::{DEFAULT_SERVICE, ImageService},
+    flags::Flags,
+};
+
+/// The sources, and the proxy that feeds the first of them.
+#[derive(Debug)]
+pub(super) struct Credentials {
+    pub(super) sources: Vec<Arc<dyn CredentialSource>>,
+    pub(super) images: Option<ImageService>,
+}
+
+// === impl Credentials ===
+
+impl Credentials {
+    /// What the configuration asks for. Must run inside a tokio runtime.
+    pub(super) fn open(config: &Config, flags: &Flags) -> Result<Self, KeepError> {
+        let mut sources: Vec<Arc<dyn CredentialSource>> = Vec::new();
+        let mut images = None;
+        let (cri, places) = (&config.cri_keychain, &config.credentials);
+        if cri.enable_keychain {
+            let directory = flags.root.join("credentials");
+            let remembered = RememberedCredentials::open(&directory, cri.max_age_sec.duration())?;
+            let service = cri.image_service_path.as_deref().unwrap_or(DEFAULT_SERVICE.as_ref());
+            images = Some(ImageService::new(service, Arc::clone(&remembered)));
+            sources.push(remembered);
+        }
+        sources.extend(kubelet(places));
+        sources.extend(docker(places));
+        sources.extend(secrets(config));
+        sources.extend(own(places));
+        Ok(Self { sources, images })
+    }
+}
+
+fn kubelet(places: &CredentialPlaces) -> Option<Arc<dyn CredentialSource>> {
+    match (&places.kubelet_config, &places.kubelet_bin_dir) {
+        (Some(config), Some(programs)) => {
+            let timeout = places.helper_timeout_sec.duration();
+            Some(Arc::new(KubeletPlugins::new(config, programs).with_timeout(timeout)))
+        }
+        (None, None) => None,
+        _ => {
+            tracing::warn!(
+                "kubelet's credential providers are not asked: `[credentials]` needs both kubelet_config and kubelet_bin_dir"
+            );
+            None
+        }
+    }
+}
+
+fn docker(places: &CredentialPlaces) -> Option<Arc<dyn CredentialSource>> {
+    let docker = match &places.docker_config {
+        Some(path) => DockerConfig::new(path),
+        None => DockerConfig::from_environment()?,
+    };
+    Some(Arc::new(docker.with_helper_timeout(places.helper_timeout_sec.duration())))
+}
+
+#[cfg(feature = "kubernetes")]
+fn secrets(config: &Config) -> Option<Arc<dyn CredentialSource>> {
+    use registry::{ClusterAccess, KubernetesSecrets};
+
+    let keychain = &config.kubeconfig_keychain;
+    let access = || match &keychain.kubeconfig_path {
+        Some(path) => ClusterAccess::Kubeconfig(path.clone()),
+        None => ClusterAccess::from_environment(),
+    };
+    let start = || -> Arc<dyn CredentialSource> { KubernetesSecrets::start(access(), &keychain.namespaces) };
+    keychain.enable_keychain.then(start)
+}
+
+#[cfg(not(feature = "kubernetes"))]
+fn secrets(config: &Config) -> Option<Arc<dyn CredentialSource>> {
+    if config.kubeconfig_keychain.enable_keychain {
+        tracing::warn!("secrets of Kubernetes are not read: this program was built without them");
+    }
+    None
+}
+
+fn own(places: &CredentialPlaces) -> Vec<Arc<dyn CredentialSource>> {
+    let (mut fixed, mut sources) = (StaticCredentials::default(), Vec::<Arc<dyn CredentialSource>>::new());
+    for (host, login) in &places.hosts.0 {
+        match login {
+            HostLogin::Fixed(credentials) => fixed.hosts.push((host.clone(), credentials.clone())),
+            HostLogin::File { username, password_file } => {
+                let (host, username, path) = (host.clone(), username.clone(), password_file.clone());
+                sources.push(Arc::new(PasswordFile { host, username, path }));
+            }
+        }
+    }
+    if !fixed.hosts.is_empty() {
+        sources.push(Arc::new(fixed));
+    }
+    sources
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{ffi::OsString, path::Path};
+
+    use super::*;
+
+    fn open(text: &str, root: &Path) -> Vec<String> {
+        let config = Config::parse(text, Path::new("test.toml")).unwrap().config;
+        let arguments = ["starlingd".into(), "--root".into(), OsString::from(root)];
+        let flags = Flags::from_arguments(arguments).unwrap();
+        let credentials = Credentials::open(&config, &flags).unwrap();
+        assert_eq!(credentials.images.is_some(), config.cri_keychain.enable_keychain);
+        assert!(!format!("{credentials:?}").contains("planted"));
+        credentials.sources.iter().map(|source| source.describe()).collect()
+    }
+
+    #[tokio::test]
+    async fn sources_are_asked_in_the_documented_order() {
+        let root = tempfile::tempdir().unwrap();
+        let sources = open(
+            r#"
+            [cri_keychain]
+            enable_keychain = true
+            [kubeconfig_keychain]
+            enable_keychain = true
+            kubeconfig_path = "/nonexistent/kubeconfig"
+            [credentials]
+            docker_config = "/d/config.json"
+            kubelet_config = "/k/providers.yaml"
+            kubelet_bin_dir = "/k/bin"
+            [credentials.hosts."a.com"]
+            username = "me"
+            password = "planted"
+            [credentials.hosts."b.com"]
+            username = "me"
+            password_file = "/p"
+            "#,
+            root.path(),
+        );
+        let expected = [
+            "credentials of pulls through the CRI image service",
+            "kubelet's credential providers of /k/providers.yaml",
+            "Docker configuration /d/config.json",
+            #[cfg(feature = "kubernetes")]
+            "secrets of Kubernetes",
+            "password file /p of b.com",
+            "static configuration",
+        ];
+        assert_eq!(sources, expected);
+        assert!(root.path().join("credentials/key").exists());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_made_that_was_not_asked_for() {
+        let root = tempfile::tempdir().unwrap();
+        let sources =
+            open("credentials.docker_config = \"/d\"\ncredentials.kubelet_config = \"/k\"", root.path());
+        assert_eq!(sources, ["Docker configuration /d"]);
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+}
