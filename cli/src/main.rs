@@ -1,4 +1,4 @@
-//! starling, the command for people: pull, mount, convert, inspect, profile, cache, status, explain.
+//! starling, the command for people: pull, mount, convert, inspect, profile, cache, status, explain, doctor.
 //!
 //! Every subcommand is a module with an `Args` and a `run`; results go to standard output (as JSON with
 //! `--json`), progress and messages to standard error.
@@ -9,7 +9,9 @@
 )]
 
 mod cache;
+mod containerd_lines;
 mod convert;
+mod doctor;
 mod explain;
 mod inspect;
 mod mount;
@@ -36,6 +38,7 @@ struct Cli {
 enum Command {
     Cache(cache::Args),
     Convert(convert::Args),
+    Doctor(doctor::Args),
     Explain(explain::Args),
     Inspect(inspect::Args),
     Mount(mount::Args),
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Cache(args) => cache::run(args),
         Command::Convert(args) => convert::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Mount(args) => mount::run(args),

@@ -3,9 +3,9 @@
 //! containerd resolves the image and asks the snapshotter for each layer; what the snapshotter serves lazily is not
 //! downloaded. Here it is checked that containerd is set up for that, and told what became of each layer.
 
-mod containerd;
+pub(crate) mod containerd;
 mod layers;
-mod plugin;
+pub(crate) mod plugin;
 mod streams;
 
 use std::{path::PathBuf, time::Instant};

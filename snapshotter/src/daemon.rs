@@ -13,7 +13,7 @@ use std::{future::Future, io, sync::Arc, time::Duration};
 
 use fusefs::OpaqueForm;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use registry::RegistryClient;
+use registry::{RegistryClient, RegistryConfig};
 use sd_notify::NotifyState;
 use store::Store;
 use tokio::{
@@ -41,6 +41,12 @@ use crate::{
 
 /// How long the servers may take to end after the daemon was told to stop; longer than the calls that they let finish.
 const LAST_CALLS: Duration = Duration::from_secs(8);
+
+/// How a daemon with `config` talks to registries, for programs beside it: without what it remembers of pulls, and without
+/// secrets of a cluster.
+pub fn registry_settings(config: &Config) -> RegistryConfig {
+    RegistryConfig { credentials: credentials::of_files(config), ..settings::registry(config) }
+}
 
 /// A daemon that is ready to serve.
 #[derive(Debug)]

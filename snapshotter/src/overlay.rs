@@ -89,8 +89,8 @@ pub fn check(root: &Path) -> Result<(), Unsuitable> {
     Ok(())
 }
 
-/// The initial user namespace maps every id to itself.
-fn in_user_namespace() -> bool {
+/// Whether this process is in another user namespace than the initial one, which maps every id to itself.
+pub fn in_user_namespace() -> bool {
     let Ok(map) = fs::read_to_string("/proc/self/uid_map") else { return false };
     map.split_whitespace().ne(["0", "0", "4294967295"])
 }

@@ -34,7 +34,7 @@ pub(super) struct Namespace(MetadataValue<Ascii>);
 
 /// A containerd.
 #[derive(Debug, Clone)]
-pub(super) struct Containerd {
+pub(crate) struct Containerd {
     channel: NamedChannel,
 }
 
@@ -50,7 +50,7 @@ impl Interceptor for Namespace {
 // === impl Containerd ===
 
 impl Containerd {
-    pub(super) async fn connect(address: &Path, namespace: &str) -> Result<Self> {
+    pub(crate) async fn connect(address: &Path, namespace: &str) -> Result<Self> {
         let namespace = namespace.parse().map_err(|_| anyhow!("{namespace:?} is not a namespace"))?;
         let path: PathBuf = address.strip_prefix("unix:/").unwrap_or(address).to_owned();
         let connect = tower::service_fn(move |_: Uri| {
@@ -70,7 +70,7 @@ impl Containerd {
     }
 
     /// The plugins of `kind`.
-    pub(super) async fn plugins(&self, kind: &str) -> Result<Vec<Plugin>> {
+    pub(crate) async fn plugins(&self, kind: &str) -> Result<Vec<Plugin>> {
         let request = PluginsRequest { filters: vec![format!("type=={kind:?}")] };
         let answer = IntrospectionClient::new(self.channel()).plugins(request).await;
         Ok(answer.map_err(said)?.into_inner().plugins)

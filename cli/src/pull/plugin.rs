@@ -1,14 +1,16 @@
 //! Whether containerd's configuration lets a pull be lazy, and what to add to it where it does not.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 use proto::introspection::Plugin;
+use snapshotter::flags::{DEFAULT_ADDRESS, DEFAULT_ROOT};
 
 use super::containerd::Containerd;
+use crate::containerd_lines::{ANNOTATIONS, plugin_table, proxy_plugin, set, unpack_entry};
 
 /// containerd's type of snapshotter plugins.
-const SNAPSHOTTER_TYPE: &str = "io.containerd.snapshotter.v1";
-/// The export that makes the transfer service pass on what a lazy snapshotter must know (containerd 2.1 and newer).
-const EXPORT: &str = "enable_remote_snapshot_annotations";
+pub(crate) const SNAPSHOTTER_TYPE: &str = "io.containerd.snapshotter.v1";
 
 /// Fails with what to add to containerd's configuration unless it has `snapshotter` as a plugin for lazy pulls.
 pub(super) async fn check(containerd: &Containerd, snapshotter: &str) -> Result<()> {
@@ -21,18 +23,20 @@ fn judge(plugin: Option<&Plugin>, snapshotter: &str) -> Result<()> {
     let Some(plugin) = plugin else {
         bail!(
             "containerd has no snapshotter {snapshotter:?}: add to its configuration (version 3), and restart it\n\n{}\n{}",
-            proxy_plugin(snapshotter),
+            proxy_plugin_lines(snapshotter),
             unpack_config(snapshotter)
         );
     };
     if let Some(error) = &plugin.init_err {
         bail!("containerd could not start its snapshotter {snapshotter:?}: {}", error.message);
     }
-    if plugin.exports.get(EXPORT).map(String::as_str) != Some("true") {
+    if plugin.exports.get(ANNOTATIONS).map(String::as_str) != Some("true") {
         bail!(
             "containerd does not tell the snapshotter {snapshotter:?} which image a layer is of, so no layer could be \
              lazy: add to its configuration (containerd 2.1 or newer), and restart it\n\n\
-             [proxy_plugins.{snapshotter:?}.exports]\n  {EXPORT} = \"true\"\n"
+             [{}.exports]\n  {}\n",
+            plugin_table(snapshotter),
+            set(ANNOTATIONS, "true")
         );
     }
     Ok(())
@@ -47,24 +51,17 @@ pub(super) fn not_unpacked(snapshotter: &str) -> String {
     )
 }
 
-fn proxy_plugin(name: &str) -> String {
-    format!(
-        "[proxy_plugins.{name:?}]\n  type = \"snapshot\"\n  address = \"/run/starling/starling.sock\"\n  \
-         [proxy_plugins.{name:?}.exports]\n    root = \"/var/lib/starling\"\n    {EXPORT} = \"true\"\n"
-    )
+fn proxy_plugin_lines(name: &str) -> String {
+    let lines = proxy_plugin(name, Path::new(DEFAULT_ADDRESS), Path::new(DEFAULT_ROOT), true);
+    lines.join("\n") + "\n"
 }
 
 fn unpack_config(name: &str) -> String {
-    let entry = |name: &str| {
-        format!(
-            "[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]\n  platform = \"linux\"\n  snapshotter = {name:?}\n"
-        )
-    };
     // The first entry in a configuration replaces the built-in one.
     format!(
-        "{}\n# keeps ordinary pulls working, unless it is there already\n{}",
-        entry(name),
-        entry("overlayfs")
+        "{}\n\n# keeps ordinary pulls working, unless it is there already\n{}\n",
+        unpack_entry(name).join("\n"),
+        unpack_entry("overlayfs").join("\n")
     )
 }
 
@@ -83,20 +80,20 @@ mod tests {
     fn what_is_missing_is_spelled_out() {
         let missing = judge(None, "starling").unwrap_err().to_string();
         for words in
-            ["[proxy_plugins.\"starling\"]", "enable_remote_snapshot_annotations = \"true\"", "unpack_config"]
+            ["[proxy_plugins.starling]", "enable_remote_snapshot_annotations = \"true\"", "unpack_config"]
         {
             assert!(missing.contains(words), "{missing}");
         }
-        for exports in [&[][..], &[("root", "/r")], &[(EXPORT, "false")]] {
+        for exports in [&[][..], &[("root", "/r")], &[(ANNOTATIONS, "false")]] {
             let unlabelled = judge(Some(&plugin(exports)), "starling").unwrap_err().to_string();
-            assert!(unlabelled.contains("[proxy_plugins.\"starling\".exports]"), "{unlabelled}");
+            assert!(unlabelled.contains("[proxy_plugins.starling.exports]"), "{unlabelled}");
         }
-        judge(Some(&plugin(&[(EXPORT, "true")])), "starling").unwrap();
+        judge(Some(&plugin(&[(ANNOTATIONS, "true")])), "starling").unwrap();
     }
 
     #[test]
     fn a_plugin_that_did_not_start_is_told_apart() {
-        let mut broken = plugin(&[(EXPORT, "true")]);
+        let mut broken = plugin(&[(ANNOTATIONS, "true")]);
         broken.init_err = Some(Status { code: 2, message: "no socket".into() });
         assert!(judge(Some(&broken), "starling").unwrap_err().to_string().contains("no socket"));
     }

@@ -103,7 +103,7 @@ fn what_is_missing_in_the_configuration_is_said() {
     let node = Node::start();
     let image = node.image("lazy");
     for (arguments, words) in [
-        (["--snapshotter", "other"], "[proxy_plugins.\"other\"]"),
+        (["--snapshotter", "other"], "[proxy_plugins.other]"),
         (["--snapshotter", "native"], "enable_remote_snapshot_annotations = \"true\""),
         // No entry of unpack_config fits.
         (["--platform", "windows/amd64"], "unpack_config"),

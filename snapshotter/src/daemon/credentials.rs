@@ -44,6 +44,12 @@ impl Credentials {
     }
 }
 
+/// The sources that need neither the daemon's own state nor a cluster, in the same order.
+pub(super) fn of_files(config: &Config) -> Vec<Arc<dyn CredentialSource>> {
+    let places = &config.credentials;
+    kubelet(places).into_iter().chain(docker(places)).chain(own(places)).collect()
+}
+
 fn kubelet(places: &CredentialPlaces) -> Option<Arc<dyn CredentialSource>> {
     match (&places.kubelet_config, &places.kubelet_bin_dir) {
         (Some(config), Some(programs)) => {
