@@ -33,6 +33,7 @@ use crate::{
     server::{Server, Shared},
     shown::Shown,
     table::LayerTable,
+    under_way::UnderWay,
 };
 
 /// How long [`Connection::unmount`] waits for the threads to end after the kernel let go of the mount. In another mount
@@ -107,6 +108,7 @@ impl Connection {
     ) -> Result<Opened, MountError> {
         let shared = Arc::new(Shared {
             layers: LayerTable::new(),
+            under_way: UnderWay::default(),
             counters: LiveCounters::default(),
             options,
             runtime,
@@ -172,7 +174,8 @@ impl Connection {
         session: Session<Server>,
         resume: Option<OwnedFd>,
     ) -> Result<Self, MountError> {
-        let forgetter = Forgetter::start(session.notifier()).map_err(MountError::Thread)?;
+        let forgetter =
+            Forgetter::start(session.notifier(), Arc::clone(&shared)).map_err(MountError::Thread)?;
         let (end, ended) = mpsc::channel();
         let waiting = Mutex::new(vec![Waiting { session, resume, end }]);
         Ok(Self { shared, mountpoint, device, state, forgetter, waiting, ended: Mutex::new(ended) })

@@ -22,6 +22,7 @@ mod shown;
 mod slot;
 mod table;
 mod tree;
+mod under_way;
 
 pub use chain::{Chain, MAX_LAYERS as MAX_CHAIN};
 pub use connection::{

@@ -38,6 +38,7 @@ use crate::{
     ino::Inode,
     shown::Shown,
     table::LayerTable,
+    under_way::UnderWay,
 };
 
 /// Generations tell inodes apart whose number was given out again. Ours never are.
@@ -68,6 +69,7 @@ const WANTED: [InitFlags; 11] = [
 /// What all threads and tasks of a connection use.
 pub(crate) struct Shared {
     pub(crate) layers: LayerTable,
+    pub(crate) under_way: UnderWay,
     pub(crate) counters: LiveCounters,
     pub(crate) options: MountOptions,
     pub(crate) runtime: Handle,

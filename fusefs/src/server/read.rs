@@ -79,8 +79,9 @@ impl Server {
         let shared = self.shared.clone();
         self.shared.runtime.spawn(async move {
             let began = Stall { shared: &shared, began: Instant::now() };
+            let waiting = shared.under_way.begin(piece.slot, piece.file);
             let bytes = piece.read(&shared).await;
-            drop(began);
+            drop((began, waiting));
             match bytes {
                 Ok(bytes) => {
                     shared.counters.bytes.fetch_add(bytes.len() as u64, Relaxed);

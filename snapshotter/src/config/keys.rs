@@ -322,7 +322,7 @@ pub(super) static KEYS: &[Key] = &[
         ANY,
         |c| &mut c.cache.evict_unread,
         "When layers that snapshots refer to take more than they may: give back what no start of a container was seen to read \
-         of them (`[profile]`), the least recently used layers first. What is read of it later is fetched again.",
+         of them (`[profile]`; all of it where nothing is recorded), the least recently used layers first. What is read of it later is fetched again.",
     ),
     own(
         "cache.verify_hours",

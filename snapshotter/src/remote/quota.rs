@@ -34,6 +34,8 @@ const VERIFIED_AT_ONCE: u64 = 128 << 20;
 pub(super) struct Quota {
     config: config::Cache,
     state: Mutex<State>,
+    /// Held while a layer's chunks are looked at again.
+    verifying: Mutex<()>,
 }
 
 /// What was found.
@@ -63,7 +65,7 @@ struct Bounds {
 
 impl Quota {
     pub(super) fn new(config: &config::Cache) -> Self {
-        Self { config: config.clone(), state: Mutex::default() }
+        Self { config: config.clone(), state: Mutex::default(), verifying: Mutex::default() }
     }
 
     fn bounds(&self, file_system: FileSystem) -> Bounds {
@@ -184,6 +186,8 @@ impl RemoteLayers {
     /// Looks at some of a layer's chunks again. Blocks.
     pub(super) fn verify_some(&self, key: LayerKey, from: u32, bytes: u64) -> Result<Verified, String> {
         let store = &self.opener.store;
+        // Of two, the first to end would close the layer under the other.
+        let _alone = self.quota.verifying.lock();
         let was_open = store.layer(&key).is_some();
         let open = self.opener.attach(key).map_err(|error| crate::logging::chain(&error))?;
         let open = open.ok_or_else(|| format!("the files of layer {key} cannot be used"))?;
@@ -192,7 +196,11 @@ impl RemoteLayers {
             let chunks = damaged.iter().filter_map(|id| open.index().chunk(ChunkId(*id)).ok());
             chunks.for_each(|chunk| self.attached.forget_pages(&key, chunk.node));
         }
-        if !was_open && !self.claims.needed().contains(&key) {
+        // A Prepare may just have got it; what it fetches of a layer that is closed would not be recorded.
+        if !was_open
+            && let Ok(_alone) = self.preparing.try_write()
+            && !self.claims.needed().contains(&key)
+        {
             store.close(&key);
         }
         let Checked { next, chunks, bytes, damaged } = checked.map_err(|error| error.to_string())?;

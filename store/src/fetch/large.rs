@@ -153,6 +153,7 @@ impl Progress {
         if actual != self.chunk.digest {
             return Err(format!("content has digest {actual}, expected {}", self.chunk.digest));
         }
+        let _known = layer.making_known();
         match self.failed.take() {
             None => {
                 if !layer.stored(self.id, self.chunk.len, self.epoch) {

@@ -27,12 +27,15 @@ const SECOND_CHANCES: u32 = 2;
 // === impl Layer ===
 
 impl Layer {
-    /// Writes a verified chunk, makes it known, and wakes everyone who waits for it. If it cannot be written, they get
-    /// it from memory.
+    /// Writes a verified chunk, makes it known, and wakes everyone who waits for it. If it cannot be written, or the layer is
+    /// just giving chunks back, they get it from memory.
     pub(crate) fn store_chunk(self: &Arc<Self>, id: ChunkId, chunk: &Chunk, data: &[u8]) {
-        let _writing = self.giving_back.writing();
+        let writing = self.giving_back.try_writing();
         if self.files.chunks.has(id) {
             return self.in_flight.settle(id, || Outcome::Stored);
+        }
+        if writing.is_none() {
+            return self.in_flight.settle(id, || Outcome::Held(Bytes::copy_from_slice(data)));
         }
         if !self.engine.keeping.is_on() {
             self.engine.keeping.count_uncached();

@@ -15,7 +15,7 @@ use std::{
     },
 };
 
-use estargz::ChunkId;
+use estargz::{Chunk, ChunkId, limits};
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{Layer, holes::Holes};
@@ -48,9 +48,10 @@ struct Unread {
 // === impl GivingBack ===
 
 impl GivingBack {
-    /// To be held while a chunk is written and made known.
-    pub(super) fn writing(&self) -> RwLockReadGuard<'_, ()> {
-        self.writing.read()
+    /// To be held while a chunk is written and made known; none while chunks are given back, which takes as long as a sync:
+    /// the threads that write are those of all layers.
+    pub(super) fn try_writing(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        self.writing.try_read()
     }
 
     /// While this is held nothing is written or given back.
@@ -75,8 +76,6 @@ impl Layer {
             .profile()
             .map(|profile| profile.accesses().iter().map(|access| access.chunk.0).collect())
             .unwrap_or_default();
-        self.giving_back.began.store(true, Release);
-        self.completing.store(false, Release);
         let (mut from, mut given) = (Some(0), 0);
         while let Some(first) = from.filter(|_| given < bytes) {
             let (next, some) = self.give_back_some(first, bytes - given, &read)?;
@@ -94,21 +93,25 @@ impl Layer {
             return Ok((None, 0));
         }
         let unread = self.take_unread(from, bytes, read);
+        let before = self.files.content.disk_bytes();
         if !unread.places.is_empty() {
+            self.giving_back.began.store(true, Release);
+            self.completing.store(false, Release);
             self.giving_back.holes.follow();
             self.files.chunks.forget(&unread.batch)?;
             for place in joined(unread.places) {
                 self.files.content.punch(place.start, place.end - place.start)?;
             }
         }
-        Ok((unread.next, unread.batch.bytes))
+        Ok((unread.next, before.saturating_sub(self.files.content.disk_bytes())))
     }
 
     /// Takes the bits of chunks that are recorded, that are not on their way, and that are not in `read`.
     fn take_unread(&self, from: u32, bytes: u64, read: &BTreeSet<u32>) -> Unread {
+        // The table first: what leaves it is in the batch by then, if it is here.
+        let table = self.in_flight.lock();
         // What is not recorded yet is new, and would have to be taken out of what is about to be.
         let new: BTreeSet<u32> = self.unsynced.batch.lock().chunks.iter().copied().collect();
-        let table = self.in_flight.lock();
         let (mut unread, mut at) = (Unread::default(), from);
         while let Some(here) = self.files.chunks.first_present(at) {
             let full = unread.batch.bytes >= bytes || unread.batch.chunks.len() >= AT_ONCE;
@@ -123,10 +126,27 @@ impl Layer {
                 self.files.chunks.remove(id, chunk.len);
                 unread.batch.chunks.push(here);
                 unread.batch.bytes += chunk.len;
-                unread.places.push(chunk.content_offset..chunk.content_offset + chunk.len);
+                unread.places.push(chunk.content_offset..self.end_on_disk(&chunk));
             }
         }
         unread
+    }
+}
+
+impl Layer {
+    /// To be held while a chunk that was streamed into the file is made known.
+    pub(crate) fn making_known(&self) -> RwLockReadGuard<'_, ()> {
+        self.giving_back.writing.read()
+    }
+
+    /// Where a chunk ends in the content file: of a file's last one that is where the next file begins, for a file system
+    /// gives back whole blocks only.
+    fn end_on_disk(&self, chunk: &Chunk) -> u64 {
+        let end = chunk.content_offset + chunk.len;
+        match self.files.index.file(chunk.node) {
+            Ok(file) if file.content_offset + file.size == end => end.next_multiple_of(limits::CONTENT_ALIGN),
+            _ => end,
+        }
     }
 }
 

@@ -50,13 +50,20 @@ impl Layer {
                 checked.next = Some(here);
                 break;
             }
+            let again = at;
             at = here + 1;
             // One that the index does not know the place of is never served.
             let Ok(chunk) = self.chunk(ChunkId(here)) else { continue };
             checked.chunks += 1;
             checked.bytes += chunk.len;
-            if !self.is_sound(&chunk, &mut buffer) && self.drop_chunk(ChunkId(here), &chunk, before)? {
+            if self.is_sound(&chunk, &mut buffer) {
+                continue;
+            }
+            if self.drop_chunk(ChunkId(here), &chunk, before)? {
                 checked.damaged.push(here);
+            } else if !self.giving_back.holes.none_since(before) {
+                // Something was given back meanwhile, this or another.
+                at = again;
             }
         }
         checked.damaged.iter().for_each(|&id| self.fetch_again(ChunkId(id)));
