@@ -21,7 +21,8 @@ use super::{CredentialError, CredentialQuery, CredentialSource, Credentials, Sou
 
 pub use access::{ClusterAccess, ClusterError};
 
-/// Different credentials for one image that are tried; more namespaces than this have the same registry.
+/// Different credentials for one image that are tried. The namespaces share them: who may write secrets in one must
+/// not be able to keep those of the others from being tried.
 const MAX_CANDIDATES: usize = 16;
 
 /// Secrets of a cluster as a source of credentials.
@@ -80,8 +81,7 @@ impl CredentialSource for KubernetesSecrets {
 
     async fn candidates(&self, query: CredentialQuery<'_>) -> Result<Vec<Credentials>, CredentialError> {
         let keyring = self.known.keyring();
-        let mut found = keyring.lookup(query.host, query.repository);
-        found.truncate(MAX_CANDIDATES);
+        let found = keyring.lookup_some(query.host, query.repository, MAX_CANDIDATES);
         match self.known.trouble() {
             Some(trouble) if found.is_empty() => Err(CredentialError::new(trouble)),
             _ => Ok(found),
@@ -129,7 +129,13 @@ impl Known {
         if let Some(keyring) = &state.keyring {
             return keyring.clone();
         }
-        let keyring = Arc::new(Keyring::new(state.logins.values().flatten().cloned()));
+        let keyring = {
+            let of = |((_, name), logins): (&(SecretType, Name), &Vec<(String, Credentials)>)| {
+                let owner = Arc::<str>::from(name.namespace.as_str());
+                logins.clone().into_iter().map(move |(key, login)| (owner.clone(), key, login))
+            };
+            Arc::new(Keyring::of_owners(state.logins.iter().flat_map(of)))
+        };
         state.keyring = Some(keyring.clone());
         keyring
     }

@@ -50,8 +50,8 @@ impl Cluster {
         let namespace = seen.path.strip_prefix("/api/v1/namespaces/").and_then(|rest| rest.split('/').next());
         if seen.path.contains("watch=1") {
             let lines: String = self.events[old].drain(..).map(|event| format!("{event}\n")).collect();
-            // The server ends a watch when it likes; with nothing to tell, a little later.
-            let pause = if lines.is_empty() { 50 } else { 0 };
+            // The server ends a watch when it likes; with nothing to tell, not at once.
+            let pause = if lines.is_empty() { 1050 } else { 0 };
             return Reply::ok(lines).chunked().after(Duration::from_millis(pause));
         }
         let all = self.secrets[old].iter();
@@ -269,6 +269,24 @@ async fn a_watch_that_hangs_in_the_middle_of_a_line_harms_nobody() {
     std::fs::write(world.kubeconfig(), text).unwrap();
     let secrets = world.start(&[]);
     eventually(&secrets, "one.com", &["1"]).await;
+    drop(secrets);
+}
+
+#[tokio::test]
+async fn a_cluster_that_ends_watches_at_once_is_not_asked_again_and_again() {
+    let world = World::new(Cluster::default()).await;
+    let origin = Origin::start(move |seen| match seen.path.contains("watch=1") {
+        true => Reply::ok("").chunked(),
+        false => Reply::ok("{\"metadata\":{\"resourceVersion\":\"1\"},\"items\":null}"),
+    })
+    .await;
+    let text = std::fs::read_to_string(world.kubeconfig()).unwrap().replace(&world.origin.host, &origin.host);
+    std::fs::write(world.kubeconfig(), text).unwrap();
+    let secrets = world.start(&[]);
+    tokio::time::sleep(Duration::from_millis(2400)).await;
+    // Of each type a list and a watch at once, after 0.5 to 1.5 s, and after 1 to 3 s more.
+    let asked = origin.log().len();
+    assert!((4..=12).contains(&asked), "{asked} requests");
     drop(secrets);
 }
 

@@ -45,6 +45,27 @@ fn docker_io_is_known_by_its_index() {
     assert_eq!(found(&[hub], "example.com", "library/alpine").len(), 0);
 }
 
+#[test]
+fn every_login_for_the_hub_is_found_once() {
+    let hub = |name: &str| ("https://index.docker.io/v1/".to_owned(), login(name));
+    let ring = Keyring::new([hub("a"), hub("b"), hub("a")]);
+    assert_eq!(ring.lookup("docker.io", "library/alpine"), [login("a"), login("b")]);
+}
+
+#[test]
+fn no_owner_crowds_out_another() {
+    let bogus =
+        (0..50).map(|n| ("hostile".into(), "example.com/team".to_owned(), login(&format!("bogus{n:02}"))));
+    let good = |owner: &str, name| (owner.into(), "example.com".to_owned(), login(name));
+    // The same login in two namespaces takes the turn of one.
+    let ring = Keyring::of_owners(bogus.chain([good("a", "good"), good("b", "good"), good("c", "other")]));
+    let found = ring.lookup_some("example.com", "team/app", 16);
+    assert_eq!(found.len(), 16);
+    assert_eq!(found[..3], [login("bogus00"), login("good"), login("other")]);
+    assert_eq!(ring.lookup_some("example.com", "team/app", 2), [login("bogus00"), login("good")]);
+    assert_eq!(ring.lookup("example.com", "team/app").len(), 52);
+}
+
 proptest! {
     #[test]
     fn any_key_is_read_or_left_out(key in "\\PC{0,40}", host in "\\PC{0,20}", path in "\\PC{0,20}") {

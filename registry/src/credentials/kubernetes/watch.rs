@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use rand::Rng;
 use serde::Deserialize;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{
@@ -24,6 +25,8 @@ const WATCH_SECONDS: u64 = 480;
 /// The pause after the first failure, and the longest; part of each is random.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A watch that ends before this and told nothing was none: something on the way cuts them off (as client-go has it).
+const SHORTEST_WATCH: Duration = Duration::from_secs(1);
 
 #[derive(Deserialize)]
 struct List {
@@ -79,9 +82,18 @@ impl Watch<'_> {
     async fn follow(&self, pause: &mut Duration) -> Result<std::convert::Infallible, ClusterError> {
         let mut version = self.list(&self.access.open()?).await?;
         self.known.set_trouble(self.which, self.namespace, None);
-        *pause = FIRST_PAUSE;
         loop {
-            version = self.watch(&self.access.open()?, version).await?;
+            let (began, before) = (Instant::now(), version.clone());
+            let watched = self.watch(&self.access.open()?, &mut version).await;
+            let lasted = began.elapsed() >= SHORTEST_WATCH;
+            // A list alone is no success: it would be made again and again where watches do not work.
+            if lasted || version != before {
+                *pause = FIRST_PAUSE;
+            }
+            match watched? {
+                0 if !lasted => return Err(ClusterError::new("the cluster ends watches at once".to_owned())),
+                _ => {}
+            }
         }
     }
 
@@ -106,8 +118,8 @@ impl Watch<'_> {
         }
     }
 
-    /// Takes over changes since `version` until the server ends the watch; the version it came to.
-    async fn watch(&self, api: &Api, mut version: String) -> Result<String, ClusterError> {
+    /// Takes over changes since `version`, which it moves on, until the server ends the watch; how many there were.
+    async fn watch(&self, api: &Api, version: &mut String) -> Result<usize, ClusterError> {
         let (selector, seconds, from) = (self.selector(), WATCH_SECONDS.to_string(), version.clone());
         let query = [
             ("fieldSelector", selector.as_str()),
@@ -117,20 +129,20 @@ impl Watch<'_> {
             ("resourceVersion", from.as_str()),
         ];
         let mut response = api.secrets(self.namespace, &query).await?;
-        let mut pending = Vec::new();
+        let (mut pending, mut events) = (Vec::new(), 0);
         while let Some(piece) = response.chunk().await.map_err(ClusterError::transport)? {
             pending.extend_from_slice(&piece);
             while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = pending.drain(..=end).collect();
                 if let Some(next) = self.event(&line)? {
-                    version = next;
+                    (*version, events) = (next, events + 1);
                 }
             }
             if pending.len() > MAX_LINE {
                 return Err(ClusterError::new("the cluster sent a secret that is too large".to_owned()));
             }
         }
-        Ok(version)
+        Ok(events)
     }
 
     /// Takes over one change; its version.
