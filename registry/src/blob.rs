@@ -182,8 +182,9 @@ impl RemoteBlob {
     /// The answer of the remembered target, if there is one and it does not refuse us.
     async fn get_from_target(&self, call: &Call<'_>) -> Result<Option<Answer>, Failure> {
         let id = call.endpoint.id;
-        let Some(target) = self.state.routes.target(id) else { return Ok(None) };
-        let answer = match call.endpoint.transport.exchange_at(call, &target, &self.client.config).await {
+        let Some((target, trusted)) = self.state.routes.target(id) else { return Ok(None) };
+        let transport = &call.endpoint.transport;
+        let answer = match transport.exchange_at(call, &target, trusted, &self.client.config).await {
             Ok(answer) => answer,
             Err(failure) => {
                 self.state.routes.forget(id, &target);

@@ -160,20 +160,44 @@ impl Endpoint {
     /// The endpoint to try after `failure`, if the host may speak the other scheme.
     pub(crate) fn twin_after(&self, failure: &Failure) -> Option<Arc<Self>> {
         let may = match self.base.scheme() {
-            "https" => failure.may_be_plain(),
+            // Without a port in the address the other scheme is at another one.
+            "https" => failure.may_be_plain(self.upstream.port().is_none()),
             _ => failure.may_be_tls(),
         };
         self.twin.clone().filter(|_| may && self.speech.load(Relaxed) == UNKNOWN)
     }
 
-    /// The host answered when it was spoken to as `way`, which is this endpoint or its twin.
+    /// The host answered when it was spoken to as `way`, which is this endpoint or its twin. One that is to be asked
+    /// with TLS first and speaks it is never again asked in clear text.
     pub(crate) fn settle(&self, way: &Self) {
-        self.speech.store(if way.id == self.id { AS_SAID } else { AS_TWIN }, Relaxed);
+        let way = if way.id == self.id { AS_SAID } else { AS_TWIN };
+        if way == AS_TWIN && self.is_tls_first() {
+            // Another request may have been answered with TLS meanwhile; then there is nothing to note.
+            let _ = self.speech.compare_exchange(UNKNOWN, way, Relaxed, Relaxed);
+        } else {
+            self.speech.store(way, Relaxed);
+        }
     }
 
-    /// The host failed: it may be another server than before.
+    /// The host failed: it may be another server than before, unless it has spoken TLS where that comes first.
     pub(crate) fn unsettle(&self) {
-        self.speech.store(UNKNOWN, Relaxed);
+        if self.is_tls_first() {
+            // The same.
+            let _ = self.speech.compare_exchange(AS_TWIN, UNKNOWN, Relaxed, Relaxed);
+        } else {
+            self.speech.store(UNKNOWN, Relaxed);
+        }
+    }
+
+    /// The host itself answered a request to `url`, whatever it said.
+    pub(crate) fn answered(&self, url: &Url) {
+        if self.is_tls_first() && url.scheme() == "https" {
+            self.settle(self);
+        }
+    }
+
+    fn is_tls_first(&self) -> bool {
+        self.upstream.doubt == Doubt::TlsFirst
     }
 
     /// Takes note that the host sent something else than `what`. A mirror is left out for that, and reported.

@@ -107,9 +107,24 @@ impl Failure {
         Self { error, retry, status: Some(status) }
     }
 
-    /// Whether a host that was spoken to with TLS may speak in clear text: it said so, hung up, or never answered.
-    pub(crate) fn may_be_plain(&self) -> bool {
-        self.status.is_none() && matches!(self.retry, Retry::NotTls | Retry::May(_) | Retry::AtOnce)
+    /// Whether a host that was spoken to with TLS may speak in clear text, as containerd has it: it answered with what
+    /// is no TLS or, if clear text means `another_port`, nobody answered at this one. Who can only drop packets must
+    /// not be able to get a request in clear text.
+    pub(crate) fn may_be_plain(&self, another_port: bool) -> bool {
+        let nobody = self.error.kind == Kind::TimedOut || self.is_refused_connection();
+        self.status.is_none() && (self.retry == Retry::NotTls || another_port && nobody)
+    }
+
+    fn is_refused_connection(&self) -> bool {
+        let mut cause: Option<&(dyn Error + 'static)> = Some(&self.error);
+        while let Some(error) = cause {
+            let io = error.downcast_ref::<io::Error>();
+            if io.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
     }
 
     /// Whether a host that was spoken to in clear text may want TLS: it hung up, sent what is no HTTP, or complained.
@@ -221,6 +236,26 @@ mod tests {
         assert_eq!(explanation(b"<html>"), "");
         let long = format!(r#"{{"errors":[{{"code":"{}"}}]}}"#, "x".repeat(5000));
         assert_eq!(explanation(long.as_bytes()).len(), MAX_QUOTE);
+    }
+
+    #[test]
+    fn only_what_is_no_tls_or_nobody_at_the_usual_port_speaks_for_clear_text() {
+        let url = Url::parse("https://example.com/v2/").unwrap();
+        let with = |retry| Failure { retry, ..Failure::fatal(Kind::Unavailable, "x") };
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let error = SourceError::new(Kind::Unavailable, "x").caused_by(refused);
+        let cases = [
+            (with(Retry::NotTls), [true, true]),
+            (with(Retry::AtOnce), [false, false]),
+            (with(Retry::May(None)), [false, false]),
+            (Failure { error, retry: Retry::May(None), status: None }, [false, true]),
+            (Failure::timed_out(&url, "no answer", Duration::from_secs(1)), [false, true]),
+            (Failure::status(&url, StatusCode::GATEWAY_TIMEOUT, "", None), [false, false]),
+        ];
+        for (failure, expected) in cases {
+            let found = [false, true].map(|another_port| failure.may_be_plain(another_port));
+            assert_eq!(found, expected, "{failure:?}");
+        }
     }
 
     #[test]

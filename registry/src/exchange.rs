@@ -65,6 +65,8 @@ pub(crate) struct Redirect {
     pub(crate) target: Url,
     /// How long the whole chain holds.
     pub(crate) lifetime: Duration,
+    /// Whether the chain never left the registry, so that what is ours may be sent to its end.
+    pub(crate) trusted: bool,
 }
 
 /// Whether two URLs have the same scheme, host and port.
@@ -90,7 +92,7 @@ impl Transport {
                 self.send_bare(call, &url).await?
             };
             let Some(target) = location(call, &url, &response)? else {
-                let redirect = redirected.then_some(Redirect { target: url, lifetime });
+                let redirect = redirected.then_some(Redirect { target: url, lifetime, trusted });
                 return Ok(Answer { body: self.body(response, call.endpoint), redirect, trusted });
             };
             call.endpoint.counters.add(Count::Redirect);
@@ -105,14 +107,16 @@ impl Transport {
         Err(Failure::fatal(Kind::Protocol, message))
     }
 
-    /// Sends `call` to `target`, the remembered end of an earlier chain.
+    /// Sends `call` to `target`, the remembered end of an earlier chain; `trusted` says whether that never left the
+    /// registry.
     pub(crate) async fn exchange_at(
         &self,
         call: &Call<'_>,
         target: &Url,
+        trusted: bool,
         config: &crate::config::RegistryConfig,
     ) -> Result<Answer, Failure> {
-        let trusted = same_origin(target, &call.endpoint.base);
+        let trusted = trusted && same_origin(target, &call.endpoint.base);
         let response = if trusted {
             self.send_authorized(call, target, config).await?
         } else {
@@ -161,7 +165,9 @@ impl Transport {
         if let Some(authorization) = authorization {
             headers.insert(header::AUTHORIZATION, authorization.header.clone());
         }
-        self.send_headers(call, url, headers).await
+        let response = self.send_headers(call, url, headers).await?;
+        call.endpoint.answered(url);
+        Ok(response)
     }
 
     async fn send_bare(&self, call: &Call<'_>, url: &Url) -> Result<Response, Failure> {

@@ -17,6 +17,8 @@ pub(super) enum Route {
     Redirected {
         /// Its address.
         target: Url,
+        /// Whether all that led there was the host itself.
+        trusted: bool,
         /// When it ends.
         until: Instant,
     },
@@ -33,6 +35,7 @@ impl Route {
         match &answer.redirect {
             Some(redirect) if redirect.lifetime > Duration::ZERO => Self::Redirected {
                 target: redirect.target.clone(),
+                trusted: redirect.trusted,
                 until: Instant::now() + redirect.lifetime,
             },
             _ => Self::Host,
@@ -53,13 +56,13 @@ impl Routes {
         routes.push((host, route));
     }
 
-    /// The remembered target, if it still holds.
-    pub(super) fn target(&self, host: EndpointId) -> Option<Url> {
+    /// The remembered target, if it still holds, and whether all that led there was the host itself.
+    pub(super) fn target(&self, host: EndpointId) -> Option<(Url, bool)> {
         let mut routes = self.0.lock();
         let position = routes.iter().position(|(known, _)| *known == host)?;
-        let (_, Route::Redirected { target, until }) = routes.get(position)? else { return None };
+        let (_, Route::Redirected { target, trusted, until }) = routes.get(position)? else { return None };
         if Instant::now() < *until {
-            return Some(target.clone());
+            return Some((target.clone(), *trusted));
         }
         routes.swap_remove(position);
         None

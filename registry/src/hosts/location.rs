@@ -91,10 +91,15 @@ impl Location {
 
     /// The port, if one was written.
     pub(crate) fn port(&self) -> Option<&str> {
-        let (before, port) = self.authority.rsplit_once(':')?;
-        // The colons of an IPv6 address are not followed by a port unless its bracket is closed.
-        (!before.contains(':') || before.ends_with(']')).then_some(port)
+        port(&self.authority)
     }
+}
+
+/// The port in an authority, if one was written.
+pub(super) fn port(authority: &str) -> Option<&str> {
+    let (before, port) = authority.rsplit_once(':')?;
+    // The colons of an IPv6 address are not followed by a port unless its bracket is closed.
+    (!before.contains(':') || before.ends_with(']')).then_some(port)
 }
 
 impl fmt::Display for Location {

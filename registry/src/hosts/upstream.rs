@@ -16,7 +16,7 @@ use super::{
     directory,
     docker_daemon::DockerDaemon,
     entry::{Capabilities, Headers, HostEntry, KeyPair},
-    location::{Location, Scheme},
+    location::{Location, Scheme, port},
 };
 use crate::{
     config::{HostConfig, Mirror, RegistryConfig},
@@ -145,7 +145,22 @@ impl Upstream {
     /// name, or the mirror's.
     pub(crate) fn name<'a>(&'a self, registry: &'a str) -> &'a str {
         let of_docker = registry == DOCKER_IO && DOCKER_IO_HOSTS.contains(&self.authority.as_str());
-        if self.itself || of_docker { registry } else { &self.authority }
+        if self.itself || of_docker || self.means(registry) { registry } else { &self.authority }
+    }
+
+    /// Whether `registry` is this host's address in other words: letters of another case, or the scheme's own port.
+    fn means(&self, registry: &str) -> bool {
+        let usual = if self.base.scheme() == "https" { ":443" } else { ":80" };
+        let plain = |authority: &str| {
+            let authority = authority.to_ascii_lowercase();
+            authority.strip_suffix(usual).map(str::to_owned).unwrap_or(authority)
+        };
+        plain(&self.authority) == plain(registry)
+    }
+
+    /// The port in the host's address, if one was written.
+    pub(crate) fn port(&self) -> Option<&str> {
+        port(&self.authority)
     }
 }
 

@@ -142,6 +142,72 @@ async fn the_other_scheme_is_tried_only_where_there_is_doubt_and_until_one_worke
     assert!(round.next().is_none(), "no doubt about a host that is not here");
 }
 
+/// A host that is named with `http` and settings for TLS.
+fn tls_first(address: &str) -> (tempfile::TempDir, Hosts) {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("b.example")).unwrap();
+    let text = format!("server = \"http://{address}\"\nskip_verify = true");
+    std::fs::write(directory.path().join("b.example/hosts.toml"), text).unwrap();
+    let mut config = RegistryConfig::anonymous();
+    config.host_directories = vec![directory.path().to_owned()];
+    (directory, Hosts { upstreams: Upstreams::new(&config).unwrap(), config })
+}
+
+fn silence() -> Failure {
+    let url = Url::parse("https://b.example/v2/").unwrap();
+    Failure::timed_out(&url, "no answer", Duration::from_secs(1))
+}
+
+fn broken() -> Failure {
+    Failure { retry: Retry::AtOnce, ..Failure::passing(Kind::Unavailable, "the connection broke") }
+}
+
+#[tokio::test]
+async fn an_ordinary_failure_does_not_lead_to_clear_text() {
+    for (address, failure, falls_back) in [
+        ("b.example:5000", silence(), false),
+        ("b.example:5000", broken(), false),
+        ("b.example", broken(), false),
+        ("b.example", silence(), true),
+        ("b.example:5000", Failure { retry: Retry::NotTls, ..broken() }, true),
+    ] {
+        let (_directory, hosts) = tls_first(address);
+        let mut round = Round::new(hosts.of("b.example/x"), None, &hosts.config);
+        assert_eq!(round.next().unwrap().base.scheme(), "https");
+        let text = format!("{address}: {failure:?}");
+        round.failed(failure);
+        assert_eq!(round.next().map(|way| way.base.scheme() == "http"), falls_back.then_some(true), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_has_spoken_tls_is_never_asked_in_clear_text() {
+    let (_directory, hosts) = tls_first("b.example");
+    let endpoints = || hosts.of("b.example/x");
+    let not_tls = || Failure { retry: Retry::NotTls, ..broken() };
+    // An answer that is an error is one.
+    let host = endpoints().remove(0);
+    host.answered(&host.base);
+    for failure in [silence(), not_tls(), status(503), silence()] {
+        let mut round = Round::new(endpoints(), None, &hosts.config);
+        assert_eq!(round.next().unwrap().base.scheme(), "https");
+        round.failed(failure);
+        assert!(round.next().is_none());
+    }
+    // One that speaks in clear text may have TLS later.
+    let (_directory, hosts) = tls_first("b.example");
+    let mut round = Round::new(hosts.of("b.example/x"), None, &hosts.config);
+    round.next().unwrap();
+    round.failed(not_tls());
+    assert_eq!(round.next().unwrap().base.scheme(), "http");
+    round.worked();
+    let mut round = Round::new(hosts.of("b.example/x"), None, &hosts.config);
+    assert_eq!(round.next().unwrap().base.scheme(), "http");
+    round.failed(broken());
+    let mut round = Round::new(hosts.of("b.example/x"), None, &hosts.config);
+    assert_eq!(round.next().unwrap().base.scheme(), "https");
+}
+
 #[tokio::test]
 async fn an_unusable_mirror_is_left_out_and_an_unusable_registry_is_an_error() {
     let mut hosts = Hosts::new(&["m.example", "n.example"]);

@@ -301,8 +301,19 @@ async fn accept(
     }
 }
 
+/// What a connection with TLS begins with.
+const TLS_HANDSHAKE: u8 = 22;
+
 async fn serve(socket: impl AsyncRead + AsyncWrite + Unpin, log: Arc<Mutex<Vec<Seen>>>, script: Script) {
     let mut socket = BufReader::new(socket);
+    if socket.fill_buf().await.is_ok_and(|bytes| bytes.first() == Some(&TLS_HANDSHAKE)) {
+        // As servers say it who do not know TLS.
+        let read = socket.buffer().len();
+        socket.consume(read);
+        let _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n").await;
+        let _ = socket.shutdown().await;
+        return;
+    }
     while let Some(seen) = read_request(&mut socket).await {
         let reply = script(&seen);
         let head = seen.method == "HEAD";

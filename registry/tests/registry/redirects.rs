@@ -180,9 +180,15 @@ async fn nothing_is_sent_to_the_registry_by_a_chain_that_had_left_it() {
     let mut config = quick();
     let password = Credentials::Password { username: "u".into(), password: Secret::new("p") };
     config.credentials = vec![Arc::new(StaticCredentials { hosts: vec![(registry.host.clone(), password)] })];
-    assert_eq!(read(&registry.blob_with(config, &blob), 0..100).await.unwrap(), blob);
-    let again = registry.log().into_iter().find(|seen| seen.path == "/again").unwrap();
-    assert_eq!(again.header("authorization"), None);
+    let source = registry.blob_with(config, &blob);
+    // The second read goes to the remembered end of the chain.
+    for _ in 0..2 {
+        assert_eq!(read(&source, 0..100).await.unwrap(), blob);
+    }
+    let again: Vec<_> = registry.log().into_iter().filter(|seen| seen.path == "/again").collect();
+    assert_eq!(again.len(), 2);
+    assert!(again.iter().all(|seen| seen.header("authorization").is_none()), "{again:?}");
+    assert_eq!(storage.log().len(), 1);
 }
 
 #[tokio::test]

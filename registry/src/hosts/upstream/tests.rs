@@ -83,11 +83,29 @@ fn hosts_of_the_file_come_first_and_are_told_which_registry_is_meant() {
     ];
     assert_eq!(shown(&all), expected.map(|(base, itself)| (base.to_owned(), itself)));
     let names: Vec<_> = all.iter().map(|upstream| upstream.name("docker.io")).collect();
-    assert_eq!(names, ["m.example", "docker.io", "docker.io:443", "docker.io"]);
+    assert_eq!(names, ["m.example", "docker.io", "docker.io", "docker.io"]);
     for upstream in &all {
         assert_eq!(upstream.headers.0.contains(&key), upstream.itself, "{upstream:?}");
     }
     assert!(!format!("{all:?}").contains("planted"));
+}
+
+#[test]
+fn a_registry_has_its_name_however_its_address_is_spelled() {
+    for (host, server, its_own) in [
+        ("a.example", "https://A.Example:443", true),
+        ("a.example", "https://a.example", true),
+        ("a.example:443", "https://a.example", true),
+        ("a.example:80", "http://a.example", true),
+        ("a.example", "http://a.example:443", false),
+        ("a.example", "https://a.example:80", false),
+        ("a.example", "https://a.example:5000", false),
+        ("a.example", "https://b.example", false),
+    ] {
+        let (_root, config) = settings(&[("_default/hosts.toml", &format!("server = {server:?}"))]);
+        let all = upstreams(host, &config);
+        assert_eq!(all[0].name(host) == host, its_own, "{host} at {server}");
+    }
 }
 
 #[test]
