@@ -14,7 +14,7 @@ mod refused;
 mod token;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, VecDeque},
     fmt,
     sync::{
         Arc,
@@ -53,6 +53,8 @@ const FORBIDDEN_PAUSE: Duration = Duration::from_secs(2);
 /// Slots of scopes beyond this are forgotten when a new one is needed; a node has hundreds of
 /// repositories, not thousands.
 const MAX_SLOTS: usize = 4096;
+/// More logins than these are not doubted at one time; the oldest doubt is forgotten.
+const MAX_DOUBTED: usize = 64;
 
 /// What a token allows: access to repositories, in the words of the distribution token specification.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +69,9 @@ pub(crate) struct HostAuth {
     get_only: AtomicBool,
     /// A refresh token that the token service gave for these credentials.
     refresh: Mutex<Option<(Credentials, Secret)>>,
+    /// Logins that the token service refused for any scope and has not taken since. They are tried after all others, so that
+    /// one that has ended is not sent again for each image.
+    doubted: Mutex<VecDeque<Credentials>>,
 }
 
 /// How a host demands to be authenticated to.
@@ -100,6 +105,8 @@ struct Held {
     exhausted: Option<Instant>,
     /// Logins that are passed over.
     refused: Refused,
+    /// The login that was used last, unless it was anonymous: the first to try when its token ends.
+    worked: Option<Login>,
     /// Until when an answer 403 is taken as it is.
     forbidden_until: Option<Instant>,
 }
@@ -254,6 +261,24 @@ impl HostAuth {
         }
     }
 
+    fn doubt(&self, login: &Credentials) {
+        let mut doubted = self.doubted.lock();
+        if !doubted.contains(login) {
+            if doubted.len() >= MAX_DOUBTED {
+                doubted.pop_front();
+            }
+            doubted.push_back(login.clone());
+        }
+    }
+
+    fn is_doubted(&self, login: &Credentials) -> bool {
+        self.doubted.lock().contains(login)
+    }
+
+    fn trust(&self, login: &Credentials) {
+        self.doubted.lock().retain(|doubted| doubted != login);
+    }
+
     fn slot(&self, scope: &Scope) -> Arc<Slot> {
         let mut slots = self.slots.lock();
         if slots.len() >= MAX_SLOTS && !slots.contains_key(scope) {
@@ -327,6 +352,7 @@ impl Slot {
 
     fn hold(&self, current: Current) {
         let mut held = self.held.lock();
+        held.worked = current.login.clone();
         (held.current, held.failed, held.exhausted) = (Some(current), None, None);
     }
 
@@ -357,6 +383,7 @@ impl Slot {
         match found {
             Some(current) => {
                 let authorization = current.authorization.clone();
+                held.worked = current.login.clone();
                 held.current = Some(current);
                 Some(authorization)
             }

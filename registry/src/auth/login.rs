@@ -1,5 +1,5 @@
-//! The search for a login that is accepted: all of every source, in their order, and anonymous access
-//! last.
+//! The search for a login that is accepted: the one that worked last, then all of every source in their
+//! order, those that were refused for other scopes of the host after the others, and anonymous access last.
 //!
 //! A source is asked only when everything before it was refused or passed over. One whose login a token
 //! service refused is told so and asked a second time: it may have given a copy that was too old.
@@ -46,6 +46,8 @@ struct Search<'a> {
     refusal: Option<Failure>,
     /// Whether any source knew anything that the host could take.
     known: bool,
+    /// Logins that were refused for other scopes of the host.
+    doubted: Vec<Login>,
 }
 
 // === impl HostAuth ===
@@ -58,8 +60,8 @@ impl HostAuth {
         wanted: Wanted<'_>,
         context: Context<'_>,
     ) -> Result<Option<Current>, Failure> {
-        let (notes, refusal, known) = (Vec::new(), None, false);
-        let mut search = Search { auth: self, slot, wanted, context, notes, refusal, known };
+        let (notes, refusal, known, doubted) = (Vec::new(), None, false, Vec::new());
+        let mut search = Search { auth: self, slot, wanted, context, notes, refusal, known, doubted };
         let found = search.run().await;
         context.endpoint.counters.add(Count::Refresh(matches!(found, Ok(Some(_)))));
         found.map_err(|mut failure| {
@@ -76,6 +78,10 @@ impl HostAuth {
 
 impl Search<'_> {
     async fn run(&mut self) -> Result<Option<Current>, Failure> {
+        if let Some(found) = self.again().await? {
+            return Ok(Some(found));
+        }
+        let earlier = self.refusal.take();
         for source in &self.context.config.credentials {
             // The second time only if something was refused in the first.
             let before = self.refusal.is_some();
@@ -89,13 +95,18 @@ impl Search<'_> {
                 return Ok(Some(found));
             }
         }
+        for login in std::mem::take(&mut self.doubted) {
+            if let Some(found) = self.attempt(Some(login)).await? {
+                return Ok(Some(found));
+            }
+        }
         if self.wanted.anonymous
             && matches!(self.wanted.demand, Demand::Bearer { .. })
             && let Some(found) = self.attempt(None).await?
         {
             return Ok(Some(found));
         }
-        match self.refusal.take() {
+        match earlier.or(self.refusal.take()) {
             Some(refusal) => Err(refusal),
             None if !self.known && matches!(self.wanted.demand, Demand::Basic) => {
                 let host = &self.context.endpoint.name;
@@ -110,29 +121,50 @@ impl Search<'_> {
         }
     }
 
-    /// Tries what `source` knows.
+    /// Tries the login that worked last, if its source still has it: those before it in the order may have ended, and
+    /// are not to be sent again at each renewal.
+    async fn again(&mut self) -> Result<Option<Current>, Failure> {
+        let Some(login) = self.slot.held.lock().worked.clone() else { return Ok(None) };
+        if !self.may_try(Some(&login.credentials)) {
+            return Ok(None);
+        }
+        match self.candidates(&login.source).await {
+            Some(candidates) if candidates.contains(&login.credentials) => self.attempt(Some(login)).await,
+            _ => Ok(None),
+        }
+    }
+
+    /// Tries what `source` knows, but for what was refused elsewhere on this host, whose turn comes later.
     async fn ask(&mut self, source: &Arc<dyn CredentialSource>) -> Result<Option<Current>, Failure> {
-        let query = self.context.query();
-        let name = source.describe();
-        // A helper that hangs must not use up the time of the request.
-        let answer = timeout_at(self.context.deadline, source.candidates(query)).await;
-        let late = |_| Err(CredentialError::new(format!("{name} did not answer in time")));
-        let candidates = match answer.unwrap_or_else(late) {
-            Ok(candidates) => candidates,
-            Err(error) => {
-                self.count(Count::Failed(source.kind()));
-                warn!(host = query.host, source = name, %error, "a credential source failed");
-                self.notes.push(error.to_string());
-                return Ok(None);
-            }
-        };
-        for credentials in candidates {
+        for credentials in self.candidates(source).await.unwrap_or_default() {
             let login = Login { credentials, source: source.clone() };
-            if let Some(found) = self.attempt(Some(login)).await? {
+            if self.auth.is_doubted(&login.credentials) && self.may_try(Some(&login.credentials)) {
+                self.doubted.push(login);
+            } else if let Some(found) = self.attempt(Some(login)).await? {
                 return Ok(Some(found));
             }
         }
         Ok(None)
+    }
+
+    /// What `source` knows; `None` if it failed.
+    async fn candidates(&mut self, source: &Arc<dyn CredentialSource>) -> Option<Vec<Credentials>> {
+        let query = self.context.query();
+        let name = source.describe();
+        // A helper that hangs must not use up the time of the request: what comes after it gets half of what is left.
+        let now = Instant::now();
+        let until = now + self.context.deadline.saturating_duration_since(now) / 2;
+        let answer = timeout_at(until, source.candidates(query)).await;
+        let late = |_| Err(CredentialError::new(format!("{name} did not answer in time")));
+        match answer.unwrap_or_else(late) {
+            Ok(candidates) => Some(candidates),
+            Err(error) => {
+                self.count(Count::Failed(source.kind()));
+                warn!(host = query.host, source = name, %error, "a credential source failed");
+                self.notes.push(error.to_string());
+                None
+            }
+        }
     }
 
     /// Tries one login. An error ends the search: it is not about the login.
@@ -142,17 +174,27 @@ impl Search<'_> {
             return Ok(None);
         }
         self.known |= login.is_some();
-        if !self.slot.held.lock().refused.may_try(credentials, Instant::now()) {
+        if !self.may_try(credentials) {
             return Ok(None);
         }
         let kind = login.as_ref().map_or(SourceKind::Anonymous, |login| login.source.kind());
         match self.header(credentials).await {
             Ok((header, lifetime)) => {
                 self.count(Count::Used(kind));
+                // With Basic nobody has looked at it yet.
+                if let (Demand::Bearer { .. }, Some(credentials)) = (self.wanted.demand, credentials) {
+                    self.auth.trust(credentials);
+                }
                 Current::new(&header, lifetime, login).map(Some)
             }
             Err(failure) if refuses(&failure) => {
                 self.slot.held.lock().refused.add(credentials, Instant::now());
+                // Other answers may be about the scope.
+                if let Some(credentials) = credentials
+                    && failure.status == Some(StatusCode::UNAUTHORIZED)
+                {
+                    self.auth.doubt(credentials);
+                }
                 match &login {
                     Some(login) => self.context.tell_refused(login),
                     None => self.count(Count::Refused(kind)),
@@ -162,6 +204,11 @@ impl Search<'_> {
             }
             Err(failure) => Err(failure),
         }
+    }
+
+    /// Whether it was not refused for this scope a short time ago.
+    fn may_try(&self, credentials: Option<&Credentials>) -> bool {
+        self.slot.held.lock().refused.may_try(credentials, Instant::now())
     }
 
     fn count(&self, what: Count) {

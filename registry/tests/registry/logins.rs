@@ -285,6 +285,82 @@ async fn a_failing_source_is_passed_over_and_told_if_nothing_else_helps() {
     assert!(error.message.contains("the broken source is broken"), "{error}");
 }
 
+/// A token service that refuses `ended` and a registry that takes the newest token only.
+async fn rotating_registry(blob: &[u8], newest: Arc<AtomicU64>) -> Origin {
+    let blob = blob.to_vec();
+    Origin::start_with_host(move |host| {
+        let host = host.to_owned();
+        Box::new(move |seen: &Seen| {
+            let newest = newest.load(Relaxed);
+            if seen.path.starts_with("/token") {
+                return match was_sent_by("ended", seen) {
+                    true => Reply::status(401),
+                    false => Reply::ok(format!("{{\"token\":\"t{newest}\",\"expires_in\":300}}")),
+                };
+            }
+            match seen.header("authorization") {
+                Some(sent) if *sent == format!("Bearer t{newest}") => Reply::blob(seen, &blob),
+                _ => Reply::bearer(&host),
+            }
+        })
+    })
+    .await
+}
+
+fn was_sent_by(user: &str, seen: &Seen) -> bool {
+    let mut form = url::form_urlencoded::parse(&seen.body);
+    seen.header("authorization") == Some(basic(user).as_str())
+        || form.any(|(key, value)| key == "username" && value == user)
+}
+
+/// An account is locked when a password that has ended is sent again and again.
+#[tokio::test]
+async fn a_login_that_has_ended_is_not_sent_while_another_works() {
+    let (blob, newest) = (content(1000), Arc::new(AtomicU64::new(0)));
+    let origin = rotating_registry(&blob, newest.clone()).await;
+    let client = RegistryClient::new(with(&[Listed::new(&["ended"]), Listed::new(&["good"])])).unwrap();
+    let ended = || origin.log().iter().filter(|seen| was_sent_by("ended", seen)).count();
+    let digest = estargz::Digest::of(&blob);
+    let first = client.blob(&origin.reference(), digest);
+    read(&first, 0..10).await.unwrap();
+    let before = ended();
+    assert!(before > 0);
+    // Long enough for it to be believed again.
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    newest.store(1, Relaxed);
+    read(&first, 0..10).await.unwrap();
+    assert_eq!(ended(), before, "a renewal begins with what worked last");
+    let other = format!("{}/c/d:tag", origin.host).parse().unwrap();
+    read(&client.blob(&other, digest), 0..10).await.unwrap();
+    assert_eq!(ended(), before, "nor is it sent first for another repository");
+}
+
+#[tokio::test]
+async fn sources_that_hang_leave_time_for_the_others() {
+    #[derive(Debug)]
+    struct Hanging;
+
+    #[async_trait::async_trait]
+    impl CredentialSource for Hanging {
+        fn describe(&self) -> String {
+            "a hanging source".to_owned()
+        }
+
+        async fn credentials(&self, _: CredentialQuery<'_>) -> Result<Option<Credentials>, CredentialError> {
+            std::future::pending().await
+        }
+    }
+
+    let blob = content(1000);
+    let (origin, _) = basic_registry(&blob, &[("a", 200)]).await;
+    let mut settings = with(&[Listed::new(&["a"])]);
+    settings.retry.total = Duration::from_secs(4);
+    settings.retry.attempts = 1;
+    settings.credentials.splice(0..0, [Arc::new(Hanging) as Arc<dyn CredentialSource>, Arc::new(Hanging)]);
+    let source = origin.blob_with(settings, &blob);
+    assert_eq!(read(&source, 0..1000).await.unwrap(), blob);
+}
+
 #[tokio::test]
 async fn one_repository_refusing_a_login_does_not_take_it_from_another() {
     let blob = content(1000);
