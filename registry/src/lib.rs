@@ -32,6 +32,7 @@ mod payload;
 mod push;
 mod reference;
 mod referrers;
+mod regular_file;
 mod round;
 mod transport;
 mod upstreams;

@@ -7,7 +7,7 @@
 
 use std::{
     collections::HashMap,
-    env, fs, io,
+    env, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -21,6 +21,7 @@ use super::{
     CredentialError, CredentialQuery, CredentialSource, Credentials, SourceKind, entry::Entry,
     helper_protocol, shared_run::SharedRuns, stamp::Stamp,
 };
+use crate::regular_file;
 
 /// The key under which docker.io's credentials are kept.
 const DOCKER_IO_KEY: &str = "https://index.docker.io/v1/";
@@ -97,7 +98,7 @@ impl DockerConfig {
                 self.path.display()
             )));
         }
-        let file = Arc::new(parse(&fs::read(&self.path).map_err(failed)?, &self.path)?);
+        let file = Arc::new(parse(&regular_file::read(&self.path, MAX_FILE).map_err(failed)?, &self.path)?);
         *self.cached.lock() = Some((stamp, file.clone()));
         Ok(file)
     }

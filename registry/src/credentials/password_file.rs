@@ -1,10 +1,11 @@
 //! A password in a file that others replace, as secrets are mounted into a container.
 
-use std::{fs::File, io::Read, path::PathBuf};
+use std::{io, path::PathBuf};
 
 use async_trait::async_trait;
 
 use super::{CredentialError, CredentialQuery, CredentialSource, Credentials, Secret, SourceKind};
+use crate::regular_file;
 
 /// No password is longer.
 const MAX_FILE: u64 = 64 << 10;
@@ -34,9 +35,8 @@ impl CredentialSource for PasswordFile {
         if query.host != self.host {
             return Ok(None);
         }
-        let mut text = String::new();
-        let read = File::open(&self.path).and_then(|file| file.take(MAX_FILE).read_to_string(&mut text));
-        read.map_err(|cause| {
+        let utf8 = |bytes| String::from_utf8(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidData));
+        let text = regular_file::read(&self.path, MAX_FILE).and_then(utf8).map_err(|cause| {
             CredentialError::new(format!("cannot read the password file {}", self.path.display()))
                 .caused_by(cause)
         })?;

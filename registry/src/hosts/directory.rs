@@ -4,8 +4,7 @@
 
 use std::{
     ffi::OsStr,
-    fs,
-    io::{self, Read},
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -13,6 +12,7 @@ use super::{
     entry::{HostEntry, KeyPair},
     file::{self, InvalidHostsFile},
 };
+use crate::regular_file;
 
 /// What is in a registry's directory.
 #[derive(Debug)]
@@ -91,9 +91,7 @@ fn describe(directory: &Path) -> Result<Described, Unreadable> {
 
 /// A little more than the longest file that is read, so that a longer one is known for what it is.
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    fs::File::open(path)?.take(file::MAX_LEN as u64 + 1).read_to_end(&mut text)?;
-    Ok(text)
+    regular_file::read(path, file::MAX_LEN as u64 + 1)
 }
 
 /// `*.crt` are authorities; `*.cert` are certificates of ours, with the key in the `.key` of the same name or in the

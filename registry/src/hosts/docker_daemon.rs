@@ -8,6 +8,8 @@ use std::{fs, io, net::IpAddr, path::Path};
 
 use serde::Deserialize;
 
+use crate::regular_file;
+
 /// A longer file is not Docker's.
 const MAX_LEN: u64 = 1 << 20;
 
@@ -40,7 +42,7 @@ impl DockerDaemon {
             Ok(metadata) if metadata.len() > MAX_LEN => {
                 return Err(unusable(io::Error::new(io::ErrorKind::FileTooLarge, "it is too large")));
             }
-            Ok(_) => fs::read(path).map_err(unusable)?,
+            Ok(_) => regular_file::read(path, MAX_LEN).map_err(unusable)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(unusable(error)),
         };
@@ -48,7 +50,11 @@ impl DockerDaemon {
         if text.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self::default());
         }
-        serde_json::from_slice(&text).map_err(|error| unusable(error.into()))
+        serde_json::from_slice(&text).map_err(|error| {
+            // The parser's own message may quote a mirror's address, in which there may be a password.
+            let place = format!("see line {}, column {}", error.line(), error.column());
+            unusable(io::Error::new(io::ErrorKind::InvalidData, place))
+        })
     }
 
     /// Whether `authority` is listed, itself or by a network that holds its address.
@@ -137,5 +143,9 @@ mod tests {
         for text in ["{", "3", r#"{"registry-mirrors": 3}"#] {
             assert!(read(text).unwrap_err().to_string().contains("daemon.json"), "{text}");
         }
+        let text = r#"{"registry-mirrors": "https://me:planted@mirror.example"}"#;
+        let error = read(text).unwrap_err();
+        assert!(error.to_string().contains("line 1"), "{error}");
+        assert!(!format!("{error} {error:?}").contains("planted"), "{error:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! What TLS connections trust and show.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use reqwest::{Certificate, ClientBuilder, Identity};
 use store::SourceErrorKind as Kind;
@@ -9,7 +9,11 @@ use crate::{
     config::RegistryConfig,
     error::Failure,
     hosts::{Connection, Stamped},
+    regular_file,
 };
+
+/// More certificates than any file of authorities has.
+const MAX_PEM: u64 = 16 << 20;
 
 /// Tells `builder` what all hosts' certificates and this kind of connection's say.
 pub(super) fn configure(
@@ -41,7 +45,7 @@ fn authorities(path: &Path) -> Result<Vec<Certificate>, Failure> {
         let path = path.display();
         Failure::fatal(Kind::Protocol, format!("cannot use the certificate authority file {path}: {why}"))
     };
-    let pem = fs::read(path).map_err(|error| unusable(error.to_string()))?;
+    let pem = regular_file::read(path, MAX_PEM).map_err(|error| unusable(error.to_string()))?;
     let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.to_string()))?;
     if certificates.is_empty() {
         return Err(unusable("there is no PEM certificate in it".to_owned()));
@@ -51,7 +55,7 @@ fn authorities(path: &Path) -> Result<Vec<Certificate>, Failure> {
 
 fn identity(certificate: &Stamped, key: Option<&Stamped>) -> Result<Identity, Failure> {
     let read = |file: &Stamped| {
-        fs::read(&file.path).map_err(|error| {
+        regular_file::read(&file.path, MAX_PEM).map_err(|error| {
             let path = file.path.display();
             Failure::fatal(
                 Kind::Protocol,

@@ -1,3 +1,5 @@
+use std::fs;
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::*;

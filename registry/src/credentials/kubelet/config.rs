@@ -14,6 +14,7 @@ use super::{
     super::{CredentialError, CredentialQuery, Secret, pattern::Pattern, stamp::Stamp},
     duration,
 };
+use crate::regular_file;
 
 /// No sane configuration is larger.
 const MAX_FILE: u64 = 1 << 20;
@@ -98,8 +99,9 @@ impl Loaded {
             if stamp.len() > MAX_FILE {
                 return Err(unusable(file, "is too large to be a configuration"));
             }
-            let text = fs::read_to_string(file).map_err(failed)?;
-            for provider in parse(&text, file)? {
+            let text = regular_file::read(file, MAX_FILE).map_err(failed)?;
+            let text = str::from_utf8(&text).map_err(|_| unusable(file, "is not readable"))?;
+            for provider in parse(text, file)? {
                 if providers.iter().any(|known| known.name == provider.name) {
                     return Err(unusable(file, &format!("names the provider {:?} again", provider.name)));
                 }
