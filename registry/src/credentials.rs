@@ -32,7 +32,7 @@ pub use kubelet::KubeletPlugins;
 #[cfg(feature = "kubernetes")]
 pub use kubernetes::{ClusterAccess, ClusterError, KubernetesSecrets};
 pub use password_file::PasswordFile;
-pub use remembered::{KeepError, Login, Pull, RememberedCredentials};
+pub use remembered::{Login, Pull, RememberedCredentials};
 
 /// A text that must not appear in logs, messages or metrics.
 #[derive(Clone, PartialEq, Eq)]

@@ -48,9 +48,9 @@ pub use counters::{HostStats, LoginStats};
 #[cfg(feature = "kubernetes")]
 pub use credentials::{ClusterAccess, ClusterError, KubernetesSecrets};
 pub use credentials::{
-    CredentialError, CredentialQuery, CredentialSource, Credentials, DockerConfig, KeepError, Knowledge,
-    KubeletPlugins, Login, PasswordFile, Pull, RememberedCredentials, Secret, SourceKind, SourceReport,
-    StaticCredentials, explain as explain_credentials,
+    CredentialError, CredentialQuery, CredentialSource, Credentials, DockerConfig, Knowledge, KubeletPlugins,
+    Login, PasswordFile, Pull, RememberedCredentials, Secret, SourceKind, SourceReport, StaticCredentials,
+    explain as explain_credentials,
 };
 pub use image::{Fetched, ImageSource, RegistryImage, open_image};
 pub use layout::{InvalidLayout, OciLayout};

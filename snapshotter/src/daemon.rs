@@ -9,6 +9,8 @@ mod credentials;
 mod handover;
 mod settings;
 
+pub use credentials::CallsItself;
+
 use std::{future::Future, io, sync::Arc, time::Duration};
 
 use fusefs::OpaqueForm;
@@ -96,9 +98,9 @@ pub enum StartError {
     /// The registry client cannot be made.
     #[error("cannot set up the registry client")]
     Registry(#[from] store::SourceError),
-    /// Credentials of pulls cannot be kept.
-    #[error("cannot keep credentials")]
-    Credentials(#[from] registry::KeepError),
+    /// The proxy for kubelet's calls cannot be made.
+    #[error(transparent)]
+    Credentials(#[from] CallsItself),
     /// The FUSE mount failed.
     #[error("cannot mount the layers")]
     Mount(#[from] fusefs::MountError),

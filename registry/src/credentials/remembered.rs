@@ -25,8 +25,6 @@ use super::{
 };
 use crate::reference::Reference;
 
-pub use seal::KeepError;
-
 /// More images than a node has; the one pulled longest ago is forgotten.
 const MAX_KEPT: usize = 4096;
 /// Different credentials for one repository that are tried.
@@ -91,6 +89,9 @@ struct Record {
     /// Seconds of the clock when it was last pulled.
     pulled: u64,
     credentials: Credentials,
+    /// They were refused since: others are tried first. They are not dropped, since a registry may be wrong for a while
+    /// and nobody gives them again.
+    refused: bool,
 }
 
 /// A record as the file has it.
@@ -143,15 +144,13 @@ fn server(address: &str) -> &str {
 // === impl RememberedCredentials ===
 
 impl RememberedCredentials {
-    /// What is kept in `directory`, which is made for this user only. A file that cannot be opened with the
-    /// key beside it is left out with a warning, and written anew with the next pull.
-    ///
-    /// # Errors
-    /// The directory or the key cannot be made or read.
-    pub fn open(directory: &Path, max_age: Duration) -> Result<Arc<Self>, KeepError> {
-        let file = Sealed::open(directory)?;
+    /// What is kept in `directory`, which is made for this user only. A file that cannot be read, or not be opened
+    /// with the key beside it, is left out with a warning, and written anew with the next pull. Where nothing can be
+    /// kept, also with a warning, credentials are remembered until the process ends.
+    pub fn open(directory: &Path, max_age: Duration) -> Arc<Self> {
+        let file = Sealed::open(directory);
         let (mut records, now) = (Records::default(), now());
-        if let Some(text) = file.read()? {
+        if let Some(text) = file.read() {
             match serde_json::from_slice::<Vec<Stored>>(&text) {
                 Ok(stored) => records.kept.extend(stored.into_iter().filter_map(Record::restore)),
                 Err(_) => warn!("the kept credentials are of an unknown form and are forgotten"),
@@ -160,7 +159,7 @@ impl RememberedCredentials {
         records.kept.retain(|record| record.age(now) < max_age);
         records.kept.sort_by_key(|record| record.pulled);
         let (records, saving) = (Mutex::new(records), Mutex::default());
-        Ok(Arc::new(Self { file, max_age, records, saving }))
+        Arc::new(Self { file, max_age, records, saving })
     }
 
     /// A pull of `reference` begins.
@@ -215,7 +214,13 @@ impl RememberedCredentials {
             if records.kept.len() >= MAX_KEPT {
                 records.kept.remove(0);
             }
-            records.kept.push(Record { reference, image: image.to_owned(), pulled: now, credentials });
+            records.kept.push(Record {
+                reference,
+                image: image.to_owned(),
+                pulled: now,
+                credentials,
+                refused: false,
+            });
         }
         self.save();
     }
@@ -238,6 +243,8 @@ impl RememberedCredentials {
         let pulling = records.pulling.iter().rev().filter(|pulling| of(&pulling.reference));
         let kept = records.kept.iter().rev();
         let kept = kept.filter(|record| of(&record.reference) && record.age(now) < self.max_age);
+        let (doubtful, kept): (Vec<_>, Vec<_>) = kept.partition(|record| record.refused);
+        let kept = kept.into_iter().chain(doubtful);
         let all = pulling.map(|pulling| &pulling.credentials).chain(kept.map(|record| &record.credentials));
         let mut found: Vec<Credentials> = Vec::new();
         for credentials in all {
@@ -265,6 +272,16 @@ impl CredentialSource for RememberedCredentials {
 
     async fn candidates(&self, query: CredentialQuery<'_>) -> Result<Vec<Credentials>, CredentialError> {
         Ok(self.find(query, now()))
+    }
+
+    fn refused(&self, query: CredentialQuery<'_>, credentials: &Credentials) {
+        let mut records = self.records.lock();
+        let of = |record: &&mut Record| {
+            let reference = &record.reference;
+            (reference.host(), reference.repository()) == (query.host, query.repository)
+                && record.credentials == *credentials
+        };
+        records.kept.iter_mut().filter(of).for_each(|record| record.refused = true);
     }
 }
 
@@ -335,7 +352,7 @@ impl Record {
             .or_else(|| stored.identity_token.map(identity))
             .or_else(|| stored.registry_token.map(registry))?;
         let reference = stored.reference.parse().ok()?;
-        Some(Self { reference, image: stored.image, pulled: stored.pulled, credentials })
+        Some(Self { reference, image: stored.image, pulled: stored.pulled, credentials, refused: false })
     }
 }
 

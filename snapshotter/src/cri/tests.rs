@@ -79,7 +79,7 @@ impl World {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let week = Duration::from_secs(7 * 24 * 3600);
-        let remembered = RememberedCredentials::open(&directory.path().join("kept"), week).unwrap();
+        let remembered = RememberedCredentials::open(&directory.path().join("kept"), week);
         let (seen, status) = (Arc::default(), Arc::new(Mutex::new("0")));
         let mut world = Self { directory, remembered, seen, status, upstream: None };
         world.start_upstream();
@@ -222,7 +222,7 @@ async fn credentials_are_known_during_a_pull_and_kept_after_it() {
     assert_eq!(decode::<PullImageRequest>(&seen.body).unwrap().auth.unwrap().password, "planted");
     assert_eq!(known(&world.remembered, "app").await, ["planted"]);
     let week = Duration::from_secs(7 * 24 * 3600);
-    let restarted = RememberedCredentials::open(&world.path("kept"), week).unwrap();
+    let restarted = RememberedCredentials::open(&world.path("kept"), week);
     assert_eq!(known(&restarted, "app").await, ["planted"]);
     assert_eq!(known(&restarted, "other").await, [""; 0]);
 }

@@ -1,11 +1,14 @@
 //! Where credentials come from, in the order in which they are asked: pulls through the CRI proxy, kubelet's credential
 //! providers, Docker's configuration, secrets of Kubernetes, our own configuration; anonymous access is tried last.
 
-use std::sync::Arc;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use registry::{
-    CredentialSource, DockerConfig, KeepError, KubeletPlugins, PasswordFile, RememberedCredentials,
-    StaticCredentials,
+    CredentialSource, DockerConfig, KubeletPlugins, PasswordFile, RememberedCredentials, StaticCredentials,
 };
 
 use crate::{
@@ -21,18 +24,33 @@ pub(super) struct Credentials {
     pub(super) images: Option<ImageService>,
 }
 
+/// Calls of kubelet would be passed on to the daemon itself, again and again.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "image_service_path of [cri_keychain] is {}, where this daemon listens itself: name the socket of containerd's image service",
+    .0.display()
+)]
+pub struct CallsItself(PathBuf);
+
 // === impl Credentials ===
 
 impl Credentials {
     /// What the configuration asks for. Must run inside a tokio runtime.
-    pub(super) fn open(config: &Config, flags: &Flags) -> Result<Self, KeepError> {
+    ///
+    /// # Errors
+    /// The proxy would call itself.
+    pub(super) fn open(config: &Config, flags: &Flags) -> Result<Self, CallsItself> {
         let mut sources: Vec<Arc<dyn CredentialSource>> = Vec::new();
         let mut images = None;
         let (cri, places) = (&config.cri_keychain, &config.credentials);
         if cri.enable_keychain {
-            let directory = flags.root.join("credentials");
-            let remembered = RememberedCredentials::open(&directory, cri.max_age_sec.duration())?;
             let service = cri.image_service_path.as_deref().unwrap_or(DEFAULT_SERVICE.as_ref());
+            let own = [Some(flags.address.as_path()), cri.listen_path.as_deref()];
+            if own.into_iter().flatten().any(|own| is_same_socket(own, service)) {
+                return Err(CallsItself(service.to_owned()));
+            }
+            let directory = flags.root.join("credentials");
+            let remembered = RememberedCredentials::open(&directory, cri.max_age_sec.duration());
             images = Some(ImageService::new(service, Arc::clone(&remembered)));
             sources.push(remembered);
         }
@@ -48,6 +66,15 @@ impl Credentials {
 pub(super) fn of_files(config: &Config) -> Vec<Arc<dyn CredentialSource>> {
     let places = &config.credentials;
     kubelet(places).into_iter().chain(docker(places)).chain(own(places)).collect()
+}
+
+/// Whether two paths mean one socket, which need not be there.
+fn is_same_socket(a: &Path, b: &Path) -> bool {
+    let place = |path: &Path| {
+        let directory = path.parent().and_then(|directory| fs::canonicalize(directory).ok());
+        directory.zip(path.file_name()).map(|(directory, name)| directory.join(name))
+    };
+    a == b || place(a).is_some_and(|a| Some(a) == place(b))
 }
 
 fn kubelet(places: &CredentialPlaces) -> Option<Arc<dyn CredentialSource>> {
@@ -114,9 +141,39 @@ fn own(places: &CredentialPlaces) -> Vec<Arc<dyn CredentialSource>> {
 
 #[cfg(test)]
 mod tests {
-    use std::{ffi::OsString, path::Path};
+    use std::ffi::OsString;
 
     use super::*;
+
+    fn try_open(text: &str, root: &Path) -> Result<Credentials, CallsItself> {
+        let config = Config::parse(text, Path::new("test.toml")).unwrap().config;
+        let address = root.join("starling.sock").into();
+        let arguments =
+            ["starlingd".into(), "--root".into(), OsString::from(root), "--address".into(), address];
+        Credentials::open(&config, &Flags::from_arguments(arguments).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_would_call_itself_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("a")).unwrap();
+        let here = root.path().display();
+        for (service, refused) in [
+            (format!("{here}/starling.sock"), true),
+            (format!("{here}/cri.sock"), true),
+            (format!("{here}/a/../cri.sock"), true),
+            (format!("{here}/a/cri.sock"), false),
+        ] {
+            let listen = format!("{here}/cri.sock");
+            let text = format!(
+                "[cri_keychain]\nenable_keychain = true\nimage_service_path = {service:?}\nlisten_path = {listen:?}"
+            );
+            let error = try_open(&text, root.path()).err().map(|error| error.to_string());
+            assert_eq!(error.is_some(), refused, "{service}");
+            assert!(error.is_none_or(|error| error.contains(&service)));
+            assert!(try_open(&text.replace("enable_keychain = true", ""), root.path()).is_ok());
+        }
+    }
 
     fn open(text: &str, root: &Path) -> Vec<String> {
         let config = Config::parse(text, Path::new("test.toml")).unwrap().config;

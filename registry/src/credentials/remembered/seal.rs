@@ -27,12 +27,13 @@ const MAX_FILE: u64 = 64 << 20;
 #[derive(Debug)]
 pub(super) struct Sealed {
     directory: PathBuf,
-    key: RandomizedNonceKey,
+    /// None where nothing can be kept: then there is no file.
+    key: Option<RandomizedNonceKey>,
 }
 
 /// Credentials cannot be kept.
 #[derive(Debug, thiserror::Error)]
-pub enum KeepError {
+pub(super) enum KeepError {
     /// A file or directory cannot be used.
     #[error("cannot {action} {path}, where credentials of pulls are kept: {source}")]
     Io {
@@ -57,22 +58,13 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeepEr
 // === impl Sealed ===
 
 impl Sealed {
-    /// The file `kept` in `directory`, with the key `key` beside it. Both are made if they are missing.
-    pub(super) fn open(directory: &Path) -> Result<Self, KeepError> {
-        let make = DirBuilder::new().recursive(true).mode(0o700).create(directory);
-        make.map_err(failed("make", directory))?;
-        let path = directory.join("key");
-        let bytes = match read_key(&path)? {
-            Some(bytes) => bytes,
-            None => {
-                let mut bytes = [0; KEY_LEN];
-                rand::fill(&mut bytes).map_err(|_| KeepError::Key)?;
-                replace(&path, &bytes, 0o400).map_err(failed("write", &path))?;
-                bytes
-            }
-        };
-        let key = RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(|_| KeepError::Key)?;
-        Ok(Self { directory: directory.to_owned(), key })
+    /// The file `kept` in `directory`, with the key `key` beside it. Both are made if they are missing. Where that
+    /// cannot be, nothing is kept, with a warning: layers are read all the same.
+    pub(super) fn open(directory: &Path) -> Self {
+        let key = open_key(directory).inspect_err(|error| {
+            warn!(%error, "credentials of pulls are not kept: after a restart they are missing");
+        });
+        Self { directory: directory.to_owned(), key: key.ok() }
     }
 
     pub(super) fn path(&self) -> PathBuf {
@@ -80,41 +72,64 @@ impl Sealed {
     }
 
     /// What the file holds; `None` if there is none, or none that this key opens.
-    pub(super) fn read(&self) -> Result<Option<Vec<u8>>, KeepError> {
-        let path = self.path();
-        let len = match fs::metadata(&path) {
-            Ok(metadata) => metadata.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed("read", &path)(error)),
+    pub(super) fn read(&self) -> Option<Vec<u8>> {
+        let (path, key) = (self.path(), self.key.as_ref()?);
+        let bytes = match read_bounded(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                warn!(path = %path.display(), %error, "kept credentials cannot be read and are forgotten");
+                return None;
+            }
         };
-        let bytes =
-            if len > MAX_FILE { Vec::new() } else { fs::read(&path).map_err(failed("read", &path))? };
-        let opened = self.unseal(bytes);
+        let opened = unseal(key, bytes);
         if opened.is_none() {
             warn!(path = %path.display(), "kept credentials were not written with this key and are forgotten");
         }
-        Ok(opened)
+        opened
     }
 
     /// Replaces what the file holds.
     pub(super) fn write(&self, text: Vec<u8>) -> Result<(), KeepError> {
-        let path = self.path();
-        let sealed = self.seal(text).ok_or(KeepError::Key)?;
+        let (path, Some(key)) = (self.path(), &self.key) else { return Ok(()) };
+        let sealed = seal(key, text).ok_or(KeepError::Key)?;
         replace(&path, &sealed, 0o600).map_err(failed("write", &path))
     }
+}
 
-    fn seal(&self, mut text: Vec<u8>) -> Option<Vec<u8>> {
-        let nonce = self.key.seal_in_place_append_tag(Aad::from(HEAD), &mut text).ok()?;
-        let nonce: &[u8; NONCE_LEN] = nonce.as_ref();
-        Some([HEAD.as_slice(), nonce, &text].concat())
-    }
+fn seal(key: &RandomizedNonceKey, mut text: Vec<u8>) -> Option<Vec<u8>> {
+    let nonce = key.seal_in_place_append_tag(Aad::from(HEAD), &mut text).ok()?;
+    let nonce: &[u8; NONCE_LEN] = nonce.as_ref();
+    Some([HEAD.as_slice(), nonce, &text].concat())
+}
 
-    fn unseal(&self, bytes: Vec<u8>) -> Option<Vec<u8>> {
-        let (nonce, text) = bytes.strip_prefix(HEAD)?.split_first_chunk::<NONCE_LEN>()?;
-        let mut text = text.to_vec();
-        let opened = self.key.open_in_place(Nonce::from(nonce), Aad::from(HEAD), &mut text).ok()?;
-        Some(opened.to_vec())
-    }
+fn unseal(key: &RandomizedNonceKey, bytes: Vec<u8>) -> Option<Vec<u8>> {
+    let (nonce, text) = bytes.strip_prefix(HEAD)?.split_first_chunk::<NONCE_LEN>()?;
+    let mut text = text.to_vec();
+    let opened = key.open_in_place(Nonce::from(nonce), Aad::from(HEAD), &mut text).ok()?;
+    Some(opened.to_vec())
+}
+
+/// The file's content, nothing if it is longer than it can be.
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    if fs::metadata(path)?.len() > MAX_FILE { Ok(Vec::new()) } else { fs::read(path) }
+}
+
+/// The key in `directory`. Both are made if they are missing.
+fn open_key(directory: &Path) -> Result<RandomizedNonceKey, KeepError> {
+    let make = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    make.map_err(failed("make", directory))?;
+    let path = directory.join("key");
+    let bytes = match read_key(&path)? {
+        Some(bytes) => bytes,
+        None => {
+            let mut bytes = [0; KEY_LEN];
+            rand::fill(&mut bytes).map_err(|_| KeepError::Key)?;
+            replace(&path, &bytes, 0o400).map_err(failed("write", &path))?;
+            bytes
+        }
+    };
+    RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(|_| KeepError::Key)
 }
 
 /// The key, `None` if there is none that only this user could have read and written.
@@ -161,14 +176,14 @@ mod tests {
     fn only_this_user_may_read_and_nothing_is_in_clear_text() {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().join("credentials");
-        let sealed = Sealed::open(&directory).unwrap();
-        assert_eq!(sealed.read().unwrap(), None);
+        let sealed = Sealed::open(&directory);
+        assert_eq!(sealed.read(), None);
         sealed.write(b"planted".to_vec()).unwrap();
         let modes = [mode(&directory), mode(&directory.join("key")), mode(&directory.join("kept"))];
         assert_eq!(modes, [0o700, 0o400, 0o600]);
         let bytes = fs::read(directory.join("kept")).unwrap();
         assert!(!bytes.windows(7).any(|window| window == b"planted"));
-        assert_eq!(Sealed::open(&directory).unwrap().read().unwrap().unwrap(), b"planted");
+        assert_eq!(Sealed::open(&directory).read().unwrap(), b"planted");
         sealed.write(b"planted".to_vec()).unwrap();
         assert_ne!(fs::read(directory.join("kept")).unwrap(), bytes, "no two seals are the same");
         assert!(!format!("{sealed:?}").contains("planted"));
@@ -177,37 +192,54 @@ mod tests {
     #[test]
     fn one_changed_bit_or_another_key_opens_nothing() {
         let root = tempfile::tempdir().unwrap();
-        let sealed = Sealed::open(root.path()).unwrap();
+        let sealed = Sealed::open(root.path());
         sealed.write(b"planted".to_vec()).unwrap();
-        let path = root.path().join("kept");
+        let (path, key) = (root.path().join("kept"), sealed.key.as_ref().unwrap());
         let bytes = fs::read(&path).unwrap();
         for at in 0..bytes.len() {
             let mut changed = bytes.clone();
             changed[at] ^= 1;
-            assert_eq!(sealed.unseal(changed), None, "byte {at}");
-            assert_eq!(sealed.unseal(bytes[..at].to_vec()), None, "first {at}");
+            assert_eq!(unseal(key, changed), None, "byte {at}");
+            assert_eq!(unseal(key, bytes[..at].to_vec()), None, "first {at}");
         }
         let other = tempfile::tempdir().unwrap();
-        assert_eq!(Sealed::open(other.path()).unwrap().unseal(bytes), None);
+        assert_eq!(unseal(&open_key(other.path()).unwrap(), bytes), None);
     }
 
     #[test]
     fn a_key_that_others_could_read_is_replaced() {
         let root = tempfile::tempdir().unwrap();
         let (key, kept) = (root.path().join("key"), b"planted".to_vec());
-        Sealed::open(root.path()).unwrap().write(kept.clone()).unwrap();
+        Sealed::open(root.path()).write(kept.clone()).unwrap();
         let before = fs::read(&key).unwrap();
         fs::set_permissions(&key, fs::Permissions::from_mode(0o440)).unwrap();
-        let sealed = Sealed::open(root.path()).unwrap();
+        let sealed = Sealed::open(root.path());
         assert_ne!(fs::read(&key).unwrap(), before);
-        assert_eq!((mode(&key), sealed.read().unwrap()), (0o400, None));
+        assert_eq!((mode(&key), sealed.read()), (0o400, None));
         sealed.write(kept.clone()).unwrap();
-        assert_eq!(Sealed::open(root.path()).unwrap().read().unwrap(), Some(kept));
+        assert_eq!(Sealed::open(root.path()).read(), Some(kept));
         fs::remove_file(&key).unwrap();
         fs::write(root.path().join("elsewhere"), [7; KEY_LEN]).unwrap();
         std::os::unix::fs::symlink(root.path().join("elsewhere"), &key).unwrap();
-        let replaced = Sealed::open(root.path()).unwrap();
+        let replaced = Sealed::open(root.path());
         assert!(fs::symlink_metadata(&key).unwrap().is_file());
-        assert_eq!(replaced.read().unwrap(), None);
+        assert_eq!(replaced.read(), None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_or_written_is_as_good_as_nothing() {
+        let kept = b"planted".to_vec();
+        for name in ["key", "kept"] {
+            let root = tempfile::tempdir().unwrap();
+            fs::create_dir_all(root.path().join(name).join("full")).unwrap();
+            let sealed = Sealed::open(root.path());
+            assert_eq!(sealed.read(), None, "{name}");
+            // Without a key there is nothing to write, which was said already.
+            assert_eq!(sealed.write(kept.clone()).is_ok(), name == "key");
+            assert_eq!(sealed.read(), None, "{name}");
+        }
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("file"), "").unwrap();
+        assert_eq!(Sealed::open(&root.path().join("file/credentials")).read(), None);
     }
 }

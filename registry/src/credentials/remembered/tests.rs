@@ -9,7 +9,7 @@ struct Kept {
 
 fn kept() -> Kept {
     let directory = tempfile::tempdir().unwrap();
-    let store = RememberedCredentials::open(directory.path(), Duration::from_secs(7 * DAY)).unwrap();
+    let store = RememberedCredentials::open(directory.path(), Duration::from_secs(7 * DAY));
     Kept { directory, store }
 }
 
@@ -17,7 +17,7 @@ impl Kept {
     fn restarted(self) -> Self {
         let Self { directory, store } = self;
         drop(store);
-        let store = RememberedCredentials::open(directory.path(), Duration::from_secs(7 * DAY)).unwrap();
+        let store = RememberedCredentials::open(directory.path(), Duration::from_secs(7 * DAY));
         Self { directory, store }
     }
 
@@ -84,6 +84,21 @@ fn a_newer_pull_of_a_reference_replaces_the_older_and_tags_are_kept_apart() {
     kept.begin("example.com/app:1", "three").succeeded("sha256:1");
     assert_eq!(kept.found("example.com", "app"), ["three", "two"]);
     assert_eq!(kept.restarted().found("example.com", "app"), ["three", "two"]);
+}
+
+#[test]
+fn what_was_refused_is_found_last_until_it_is_pulled_with_again() {
+    let kept = kept();
+    kept.begin("example.com/app:1", "good").succeeded("sha256:1");
+    kept.begin("example.com/app:2", "ended").succeeded("sha256:2");
+    let ended = login("ended").credentials("example.com").unwrap();
+    let query = |repository| CredentialQuery { host: "example.com", repository };
+    kept.store.refused(query("other"), &ended);
+    assert_eq!(kept.found("example.com", "app"), ["ended", "good"]);
+    kept.store.refused(query("app"), &ended);
+    assert_eq!(kept.found("example.com", "app"), ["good", "ended"]);
+    kept.begin("example.com/app:2", "ended").succeeded("sha256:2");
+    assert_eq!(kept.found("example.com", "app"), ["ended", "good"]);
 }
 
 #[test]
@@ -182,6 +197,19 @@ fn a_broken_file_is_started_anew() {
     assert!(kept.store.is_empty());
     kept.begin("example.com/app:1", "p").succeeded("sha256:1");
     assert_eq!(kept.restarted().found("example.com", "app"), ["p"]);
+}
+
+#[test]
+fn where_nothing_can_be_kept_pulls_are_remembered_until_the_end() {
+    for name in ["key", "kept"] {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(directory.path().join(name).join("full")).unwrap();
+        let store = RememberedCredentials::open(directory.path(), Duration::from_secs(7 * DAY));
+        let kept = Kept { directory, store };
+        kept.begin("example.com/app:1", "p").succeeded("sha256:1");
+        assert_eq!(kept.found("example.com", "app"), ["p"], "{name}");
+        assert!(kept.restarted().store.is_empty(), "{name}");
+    }
 }
 
 #[test]
