@@ -5,6 +5,7 @@
 mod auth;
 mod behaviours;
 mod classes;
+mod expiry;
 mod faults;
 mod images;
 mod judge;

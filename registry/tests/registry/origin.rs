@@ -287,6 +287,7 @@ async fn accept(
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let (socket, _) = listener.accept().await.unwrap();
+        socket.set_nodelay(true).unwrap();
         let (log, script, tls) = (log.clone(), script.clone(), tls.clone());
         connections.spawn(async move {
             match tls {
