@@ -74,7 +74,7 @@ impl Chain {
     /// Attributes of a directory: those of its uppermost part.
     pub(crate) fn attributes(&self, dir: NodeId) -> Result<Attributes, Failure> {
         let number = Number::read(dir).ok_or(Failure::Stale)?;
-        let (Number::Alone(part) | Number::Merged(part)) = number;
+        let part = number.part();
         let attributes = self.layer(part)?.attributes(part.node)?;
         if attributes.kind != Kind::Dir {
             return Err(Failure::Stale);
@@ -92,7 +92,7 @@ impl Chain {
 
     /// The directory that a directory is in; the root is its own.
     pub(crate) fn parent(&self, dir: NodeId) -> Result<NodeId, Failure> {
-        let (Number::Alone(part) | Number::Merged(part)) = Number::read(dir).ok_or(Failure::Stale)?;
+        let part = Number::read(dir).ok_or(Failure::Stale)?.part();
         let layer = self.layer(part)?;
         let parent = layer.attributes(part.node)?.parent;
         self.number(&self.walk(Part { node: parent, ..part })?)
@@ -107,7 +107,8 @@ impl Chain {
         visit: &mut dyn FnMut(ChainEntry<'_>) -> ControlFlow<()>,
     ) -> Result<(), Failure> {
         let parts = self.parts(dir)?;
-        listing::list(self, &parts, from, &mut |name, child, kind, position| {
+        listing::list(self, &parts, from, &mut |name, child, position| {
+            let kind = child.kind();
             let inode = self.inode(slot, child)?;
             Ok(visit(ChainEntry { name, inode, kind, position }))
         })
@@ -115,7 +116,7 @@ impl Chain {
 
     /// The uppermost part of a directory, whose extended attributes it has.
     pub(crate) fn uppermost(&self, dir: NodeId) -> Result<(&dyn LayerTree, NodeId), Failure> {
-        let (Number::Alone(part) | Number::Merged(part)) = Number::read(dir).ok_or(Failure::Stale)?;
+        let part = Number::read(dir).ok_or(Failure::Stale)?.part();
         Ok((self.layer(part)?, part.node))
     }
 
@@ -172,14 +173,32 @@ impl Chain {
     }
 
     fn child(&self, parts: &[Part], name: &[u8]) -> Result<Option<Child>, Failure> {
-        let mut joined = Joined::default();
-        for &part in parts {
-            let Some(node) = self.layer(part)?.lookup(part.node, name)? else { continue };
-            if joined.add(self, Part { node, ..part })?.is_break() {
+        let look = |part: &Part| {
+            let node = self.layer(*part)?.lookup(part.node, name)?;
+            Ok(node.map(|node| Part { node, ..*part }))
+        };
+        self.join(parts.iter().map(look).filter_map(Result::transpose))
+    }
+
+    /// What the nodes of one name come to, the uppermost first. None is looked at that one above it hides.
+    fn join(&self, nodes: impl Iterator<Item = Result<Part, Failure>>) -> Result<Option<Child>, Failure> {
+        let mut parts = Vec::new();
+        for part in nodes {
+            let part = part?;
+            let attributes = self.layer(part)?.attributes(part.node)?;
+            if attributes.kind != Kind::Dir {
+                if parts.is_empty() && !is_whiteout(&attributes) {
+                    let slot = self.layers.get(part.layer).map(|(slot, _)| *slot).ok_or(Failure::Stale)?;
+                    return Ok(Some(Child::Other(slot, part.node, attributes.kind)));
+                }
+                break;
+            }
+            parts.push(part);
+            if attributes.opaque {
                 break;
             }
         }
-        Ok(joined.child())
+        Ok((!parts.is_empty()).then_some(Child::Dir(parts)))
     }
 
     fn inode(&self, slot: Slot, child: Child) -> Result<Inode, Failure> {
@@ -241,34 +260,6 @@ impl Merged {
         let parts = Arc::from(parts);
         self.parts.insert(dir, Arc::clone(&parts));
         parts
-    }
-}
-
-/// What the nodes of one name come to, the uppermost first.
-#[derive(Default)]
-struct Joined(Option<Child>);
-
-// === impl Joined ===
-
-impl Joined {
-    /// Adds the next lower node; breaks if it or one above it hides all that are further below.
-    fn add(&mut self, chain: &Chain, part: Part) -> Result<ControlFlow<()>, Failure> {
-        let attributes = chain.layer(part)?.attributes(part.node)?;
-        match (&mut self.0, attributes.kind) {
-            (None, Kind::Dir) => self.0 = Some(Child::Dir(vec![part])),
-            (Some(Child::Dir(parts)), Kind::Dir) => parts.push(part),
-            (None, kind) if !is_whiteout(&attributes) => {
-                let slot = chain.layers.get(part.layer).map(|(slot, _)| *slot).ok_or(Failure::Stale)?;
-                self.0 = Some(Child::Other(slot, part.node, kind));
-            }
-            _ => {}
-        }
-        let goes_on = attributes.kind == Kind::Dir && !attributes.opaque;
-        Ok(if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-    }
-
-    fn child(self) -> Option<Child> {
-        self.0
     }
 }
 

@@ -37,7 +37,6 @@ use self::{
 };
 use crate::{
     challenge::{BearerChallenge, Challenge},
-    config::RegistryConfig,
     counters::Count,
     credentials::{CredentialQuery, Credentials, Secret},
     endpoint::{Endpoint, is_loopback},
@@ -132,7 +131,6 @@ struct Spent {
 #[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
     pub(crate) transport: &'a Transport,
-    pub(crate) config: &'a RegistryConfig,
     pub(crate) endpoint: &'a Arc<Endpoint>,
     pub(crate) repository: &'a str,
     pub(crate) scope: &'a Scope,

@@ -1,8 +1,8 @@
 //! When to try again.
 //!
-//! Exponential delays with jitter, so that a hundred readers that failed together do not come back
-//! together; a server's `Retry-After` is a lower bound, for coming back sooner is what gets a client banned. Both the number of attempts and the total time
-//! are bounded: a read ends with bytes or an error, never hangs.
+//! Exponential delays with jitter, so that a hundred readers that failed together do not come back together; a server's
+//! `Retry-After` is a lower bound, for coming back sooner is what gets a client banned. Both the number of attempts and the
+//! total time are bounded: a read ends with bytes or an error, never hangs.
 
 use std::time::{Duration, SystemTime};
 

@@ -184,7 +184,7 @@ impl RemoteBlob {
         let id = call.endpoint.id;
         let Some((target, trusted)) = self.state.routes.target(id) else { return Ok(None) };
         let transport = &call.endpoint.transport;
-        let answer = match transport.exchange_at(call, &target, trusted, &self.client.config).await {
+        let answer = match transport.exchange_at(call, &target, trusted).await {
             Ok(answer) => answer,
             Err(failure) => {
                 self.state.routes.forget(id, &target);
@@ -248,6 +248,14 @@ impl RemoteBlob {
         sent.push_back((range, endpoint.clone()));
     }
 
+    /// Takes note that what came is not what the blob holds, of whoever it came from.
+    fn distrust_sender(&self, sender: Option<Arc<Endpoint>>) {
+        match sender {
+            Some(endpoint) => self.wrong_bytes_from(&endpoint),
+            None => self.state.routes.clear(),
+        }
+    }
+
     /// Takes note that what `endpoint` sent is not what the blob holds.
     fn wrong_bytes_from(&self, endpoint: &Arc<Endpoint>) {
         endpoint.sent_wrong_bytes(&self.client.config, &self.describe());
@@ -282,10 +290,7 @@ impl BlobSource for RemoteBlob {
 
     fn distrust(&self) {
         let sender = self.state.sent.lock().back().map(|(_, endpoint)| endpoint.clone());
-        match sender {
-            Some(endpoint) => self.wrong_bytes_from(&endpoint),
-            None => self.state.routes.clear(),
-        }
+        self.distrust_sender(sender);
     }
 
     fn distrust_range(&self, range: Range<u64>) {
@@ -293,10 +298,7 @@ impl BlobSource for RemoteBlob {
         let sender = sent.iter().rev().find(|(sent, _)| sent.contains(&range.start));
         let sender = sender.map(|(_, endpoint)| endpoint.clone());
         drop(sent);
-        match sender {
-            Some(endpoint) => self.wrong_bytes_from(&endpoint),
-            None => self.state.routes.clear(),
-        }
+        self.distrust_sender(sender);
     }
 
     fn describe(&self) -> String {

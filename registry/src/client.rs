@@ -121,7 +121,7 @@ impl RegistryClient {
     }
 
     pub(crate) async fn exchange(&self, call: &Call<'_>) -> Result<Answer, Failure> {
-        call.endpoint.transport.exchange(call, &self.config).await
+        call.endpoint.transport.exchange(call).await
     }
 
     pub(crate) fn backoff(&self) -> Backoff {

@@ -19,7 +19,6 @@ mod pattern;
 mod program;
 mod remembered;
 mod shared_run;
-mod stamp;
 
 use std::{fmt, io, sync::Arc};
 

@@ -188,7 +188,8 @@ pub(crate) fn explanation(body: &[u8]) -> String {
     text.chars().filter(|c| !c.is_control()).take(MAX_QUOTE).collect()
 }
 
-fn root_cause(error: &dyn Error) -> String {
+/// What an error comes down to.
+pub(crate) fn root_cause(error: &dyn Error) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;

@@ -78,16 +78,12 @@ pub(crate) fn same_origin(a: &Url, b: &Url) -> bool {
 
 impl Transport {
     /// Sends `call`, authenticated, and follows redirects.
-    pub(crate) async fn exchange(
-        &self,
-        call: &Call<'_>,
-        config: &crate::config::RegistryConfig,
-    ) -> Result<Answer, Failure> {
+    pub(crate) async fn exchange(&self, call: &Call<'_>) -> Result<Answer, Failure> {
         let mut url = call.url.clone();
         let (mut trusted, mut lifetime, mut redirected) = (true, Duration::MAX, false);
         for _ in 0..=MAX_HOPS {
             let response = if trusted {
-                self.send_authorized(call, &url, config).await?
+                self.send_authorized(call, &url).await?
             } else {
                 self.send_bare(call, &url).await?
             };
@@ -96,8 +92,12 @@ impl Transport {
                 return Ok(Answer { body: self.body(response, call.endpoint), redirect, trusted });
             };
             call.endpoint.counters.add(Count::Redirect);
-            let left =
-                expiry::lifetime(&target, response.headers(), SystemTime::now(), config.redirect_lifetime);
+            let left = expiry::lifetime(
+                &target,
+                response.headers(),
+                SystemTime::now(),
+                self.config.redirect_lifetime,
+            );
             (lifetime, redirected) = (lifetime.min(left), true);
             trusted = trusted && same_origin(&target, &call.endpoint.base);
             discard(response);
@@ -114,11 +114,10 @@ impl Transport {
         call: &Call<'_>,
         target: &Url,
         trusted: bool,
-        config: &crate::config::RegistryConfig,
     ) -> Result<Answer, Failure> {
         let trusted = trusted && same_origin(target, &call.endpoint.base);
         let response = if trusted {
-            self.send_authorized(call, target, config).await?
+            self.send_authorized(call, target).await?
         } else {
             self.send_bare(call, target).await?
         };
@@ -127,14 +126,9 @@ impl Transport {
 
     /// Sends `call` to a URL of the registry itself, again with other credentials as
     /// long as they are refused and others are known.
-    async fn send_authorized(
-        &self,
-        call: &Call<'_>,
-        url: &Url,
-        config: &crate::config::RegistryConfig,
-    ) -> Result<Response, Failure> {
+    async fn send_authorized(&self, call: &Call<'_>, url: &Url) -> Result<Response, Failure> {
         let Call { endpoint, repository, scope, deadline, .. } = *call;
-        let context = Context { transport: self, config, endpoint, repository, scope, deadline };
+        let context = Context { transport: self, endpoint, repository, scope, deadline };
         let mut used = endpoint.auth.authorization(context).await?;
         let mut attempt = 0;
         loop {

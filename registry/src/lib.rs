@@ -34,6 +34,7 @@ mod reference;
 mod referrers;
 mod regular_file;
 mod round;
+mod stamp;
 mod transport;
 mod upstreams;
 

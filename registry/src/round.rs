@@ -91,7 +91,7 @@ impl<'a> Round<'a> {
             return Some(way.clone());
         }
         let host = self.waiting.pop_front()?;
-        host.health.asked(host.upstream.silence.unwrap_or(self.config.host_patience));
+        host.health.asked(self.patience(&host));
         let way = host.current();
         self.asked = Some((host, way.clone()));
         Some(way)
@@ -108,9 +108,13 @@ impl<'a> Round<'a> {
             return deadline;
         };
         let now = Instant::now();
-        let patience = host.upstream.silence.unwrap_or(self.config.host_patience);
         // Whatever the time is, the other hosts get a part of it.
-        now + patience.min(deadline.saturating_duration_since(now) / 2)
+        now + self.patience(host).min(deadline.saturating_duration_since(now) / 2)
+    }
+
+    /// How long a host may be silent while there are others.
+    fn patience(&self, host: &Endpoint) -> Duration {
+        host.upstream.connection.silence.unwrap_or(self.config.host_patience)
     }
 
     /// The host that was asked last, as it was spoken to.

@@ -36,7 +36,7 @@ pub(crate) struct Transport {
     /// For hosts that speak nothing but HTTP/2; made when there is one.
     http2: OnceLock<Clients>,
     only_http2: Mutex<HashSet<Authority>>,
-    config: RegistryConfig,
+    pub(crate) config: RegistryConfig,
     connection: Connection,
     idle: Duration,
 }

@@ -1,7 +1,8 @@
 //! What people can ask a running daemon: HTTP with JSON on a unix socket that only its user may connect to.
 //!
 //! `/status` is a [`Status`], `/metrics` Prometheus' text, `/profile?image=NAME` a [`Document`], `/healthz` says `ok` while
-//! the daemon answers; `/credentials?image=NAME` tells who would be asked for credentials; `/cache` and what is below it are about the disk that layers take. `metrics_address` serves `/metrics` alone, by TCP.
+//! the daemon answers; `/credentials?image=NAME` tells who would be asked for credentials; `/cache` and what is below it are
+//! about the disk that layers take. `metrics_address` serves `/metrics` alone, by TCP.
 
 mod cache;
 mod client;

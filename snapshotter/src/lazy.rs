@@ -8,7 +8,8 @@
 //!   just prepared is never missing from `in_use`;
 //! - a `prepare` that runs into the total deadline is dropped; work that it spawned may go on, and is the
 //!   implementer's to guard against `cleanup`;
-//! - `lower_dir`, `chain_slot`, `chain_dir`, `starting`, `root_owner` and `usage` are called on blocking threads, never with a lock or transaction held.
+//! - `lower_dir`, `chain_slot`, `chain_dir`, `starting`, `root_owner` and `usage` are called on blocking threads, never with
+//!   a lock or transaction held.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

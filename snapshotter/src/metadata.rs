@@ -17,7 +17,7 @@ use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, Ta
 use crate::error::SnapshotError;
 pub use change::{Change, Changing};
 pub use record::{Kind, Record, Timestamp};
-pub use view::{Below, View};
+pub use view::{Below, InUse, View};
 
 /// Name to record.
 const SNAPSHOTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("snapshots");

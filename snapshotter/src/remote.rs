@@ -239,6 +239,10 @@ impl RemoteLayers {
 
     /// Shows a chain as one tree.
     fn show_chain(&self, chain: &Chain) -> Result<(), Unavailable> {
+        // Its layers are, too, for as long as it is.
+        if self.attached.is_shown(chain.slot) {
+            return Ok(());
+        }
         let [uppermost, ..] = chain.layers.as_slice() else { return Ok(()) };
         let mut layers = Vec::new();
         for layer in &chain.layers {
@@ -420,8 +424,8 @@ fn no_toc_digest(wanted: &Wanted) -> FallBack {
     }
 }
 
-/// The directory of the FUSE mount with extended attributes below the daemon's root. Its name is short, for each layer repeats it in the options
-/// of an overlay, which are one page at most.
+/// The directory of the FUSE mount with extended attributes below the daemon's root. Its name is short, for each layer
+/// repeats it in the options of an overlay, which are one page at most.
 pub fn mountpoint(root: &Path) -> PathBuf {
     root.join("snapshotter/l")
 }

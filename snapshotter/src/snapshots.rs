@@ -237,9 +237,7 @@ impl Snapshots {
     fn ground(&self, key: &Name, parent: Option<&Name>) -> Result<Ground, SnapshotError> {
         let view = self.storage.metadata.view()?;
         view.parent(parent)?;
-        drop(view);
-        self.show_as_one(parent)?;
-        let chain = self.storage.metadata.view()?.chain(parent)?;
+        let chain = self.chain_as_one(view, parent)?;
         let owner = match chain.first() {
             Some(Below { remote: Some(layer), .. }) => Some(self.lazy.root_owner(layer)?),
             Some(Below { id, remote: None, .. }) => Some(self.storage.directories.owner(*id)?),

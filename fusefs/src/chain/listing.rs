@@ -8,9 +8,9 @@
 
 use std::ops::ControlFlow;
 
-use estargz::{Kind, NodeId};
+use estargz::NodeId;
 
-use super::{Chain, Child, Joined, part::Part};
+use super::{Chain, Child, part::Part};
 use crate::Failure;
 
 /// Bits of a position that are the position in the layer: entries of a layer have fewer (`estargz::limits::ENTRIES`).
@@ -19,8 +19,8 @@ const BITS: u32 = 32;
 /// How many names in a row may be hidden: a hundred times what images have, and a tenth of a second.
 const HIDDEN: usize = 100_000;
 
-/// Takes an entry: name, what it stands for, its kind, its position.
-pub(super) type Visit<'v> = &'v mut dyn FnMut(&[u8], Child, Kind, u64) -> Result<ControlFlow<()>, Failure>;
+/// Takes an entry: name, what it stands for, its position.
+pub(super) type Visit<'v> = &'v mut dyn FnMut(&[u8], Child, u64) -> Result<ControlFlow<()>, Failure>;
 
 /// The next entry of one part.
 struct Cursor {
@@ -41,26 +41,16 @@ pub(super) fn list(chain: &Chain, parts: &[Part], from: u64, visit: Visit<'_>) -
     };
     let mut in_a_row = 0;
     while let Some(name) = cursors.iter().map(|cursor| &cursor.name).min().cloned() {
-        let mut joined = Joined::default();
-        let mut hidden = false;
-        let mut position = 0;
-        for cursor in cursors.iter().filter(|cursor| cursor.name == name) {
-            if position == 0 {
-                position = (cursor.part.layer as u64) << BITS | cursor.position;
+        let at_name = || cursors.iter().filter(|cursor| cursor.name == name);
+        let position = at_name().next().map_or(0, |first| place(first.part) | first.position);
+        match chain.join(at_name().map(|cursor| Ok(Part { node: cursor.node, ..cursor.part })))? {
+            Some(child) => {
+                in_a_row = 0;
+                if visit(&name, child, position)?.is_break() {
+                    return Ok(());
+                }
             }
-            if !hidden {
-                hidden = joined.add(chain, Part { node: cursor.node, ..cursor.part })?.is_break();
-            }
-        }
-        let Some(child) = joined.child() else {
-            let _ = skip(&mut in_a_row)?;
-            cursors = advance(chain, cursors, &name)?;
-            continue;
-        };
-        in_a_row = 0;
-        let kind = child.kind();
-        if visit(&name, child, kind, position)?.is_break() {
-            return Ok(());
+            None => skip(&mut in_a_row)?,
         }
         cursors = advance(chain, cursors, &name)?;
     }
@@ -69,17 +59,16 @@ pub(super) fn list(chain: &Chain, parts: &[Part], from: u64, visit: Visit<'_>) -
 
 /// A directory that one layer has alone is that layer's, without its whiteouts.
 fn list_alone(chain: &Chain, part: Part, from: u64, visit: Visit<'_>) -> Result<(), Failure> {
-    let layer = chain.layer(part)?;
-    let place = (part.layer as u64) << BITS;
-    let after = if from == 0 { 0 } else { from.checked_sub(place).ok_or(Failure::Stale)? };
+    let after = if from == 0 { 0 } else { from.checked_sub(place(part)).ok_or(Failure::Stale)? };
     let (mut failed, mut in_a_row) = (None, 0);
-    layer.list(part.node, after, &mut |entry| {
+    chain.layer(part)?.list(part.node, after, &mut |entry| {
         let mut show = || {
-            let mut joined = Joined::default();
-            let _ = joined.add(chain, Part { node: entry.node, ..part })?;
-            let Some(child) = joined.child() else { return skip(&mut in_a_row) };
+            let Some(child) = chain.join(std::iter::once(Ok(Part { node: entry.node, ..part })))? else {
+                skip(&mut in_a_row)?;
+                return Ok(ControlFlow::Continue(()));
+            };
             in_a_row = 0;
-            visit(entry.name, child, entry.kind, place | entry.position)
+            visit(entry.name, child, place(part) | entry.position)
         };
         show().unwrap_or_else(|failure| {
             failed = Some(failure);
@@ -89,10 +78,15 @@ fn list_alone(chain: &Chain, part: Part, from: u64, visit: Visit<'_>) -> Result<
     failed.map_or(Ok(()), Err)
 }
 
+/// The position before all that a part's layer shows.
+fn place(part: Part) -> u64 {
+    (part.layer as u64) << BITS
+}
+
 /// Counts a hidden name.
-fn skip(in_a_row: &mut usize) -> Result<ControlFlow<()>, Failure> {
+fn skip(in_a_row: &mut usize) -> Result<(), Failure> {
     *in_a_row += 1;
-    if *in_a_row > HIDDEN { Err(Failure::TooManyHidden(HIDDEN)) } else { Ok(ControlFlow::Continue(())) }
+    if *in_a_row > HIDDEN { Err(Failure::TooManyHidden(HIDDEN)) } else { Ok(()) }
 }
 
 fn start(chain: &Chain, parts: &[Part]) -> Result<Vec<Cursor>, Failure> {

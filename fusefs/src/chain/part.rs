@@ -38,6 +38,12 @@ pub(super) enum Number {
 // === impl Number ===
 
 impl Number {
+    /// The directory's uppermost part.
+    pub(super) fn part(self) -> Part {
+        let (Self::Alone(part) | Self::Merged(part)) = self;
+        part
+    }
+
     /// Reads a number that came from the kernel; None for numbers that were never given out.
     pub(super) fn read(number: NodeId) -> Option<Self> {
         let number = number.get();

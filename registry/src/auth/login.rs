@@ -82,7 +82,7 @@ impl Search<'_> {
             return Ok(Some(found));
         }
         let earlier = self.refusal.take();
-        for source in &self.context.config.credentials {
+        for source in &self.context.transport.config.credentials {
             // The second time only if something was refused in the first.
             let before = self.refusal.is_some();
             if let Some(found) = self.ask(source).await? {

@@ -19,9 +19,9 @@ use serde::Deserialize;
 
 use super::{
     CredentialError, CredentialQuery, CredentialSource, Credentials, SourceKind, entry::Entry,
-    helper_protocol, shared_run::SharedRuns, stamp::Stamp,
+    helper_protocol, shared_run::SharedRuns,
 };
-use crate::regular_file;
+use crate::{regular_file, stamp::Stamp};
 
 /// The key under which docker.io's credentials are kept.
 const DOCKER_IO_KEY: &str = "https://index.docker.io/v1/";

@@ -115,9 +115,8 @@ impl KubeletPlugins {
         if !answer.succeeded {
             return Err(failed(&path, image, "failed"));
         }
-        let (found, keep) = protocol::response(&answer.output, provider)
-            .map_err(|why| failed(&path, image, &format!("gave an answer that {why}")))?;
-        Ok((found, keep))
+        protocol::response(&answer.output, provider)
+            .map_err(|why| failed(&path, image, &format!("gave an answer that {why}")))
     }
 }
 

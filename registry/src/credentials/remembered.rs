@@ -9,7 +9,7 @@
 mod seal;
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -188,11 +188,6 @@ impl RememberedCredentials {
         if changed {
             self.save();
         }
-    }
-
-    /// Where it is kept.
-    pub fn path(&self) -> PathBuf {
-        self.file.path()
     }
 
     /// How many images have kept credentials.

@@ -8,6 +8,7 @@ use std::{fs, io, net::IpAddr, path::Path};
 
 use serde::Deserialize;
 
+use super::location::split_port;
 use crate::regular_file;
 
 /// A longer file is not Docker's.
@@ -59,7 +60,7 @@ impl DockerDaemon {
 
     /// Whether `authority` is listed, itself or by a network that holds its address.
     pub(super) fn is_insecure(&self, authority: &str) -> bool {
-        let name = without_port(authority);
+        let (name, _) = split_port(authority);
         let address = name.trim_matches(['[', ']']).parse::<IpAddr>().ok();
         self.insecure.iter().any(|listed| match (listed.split_once('/'), address) {
             (Some((network, bits)), Some(address)) => holds(network, bits, address),
@@ -67,13 +68,6 @@ impl DockerDaemon {
             // Listed without a port: Docker takes it for the host's usual ports only, that is for the same text.
             (None, _) => listed.eq_ignore_ascii_case(authority),
         })
-    }
-}
-
-fn without_port(authority: &str) -> &str {
-    match authority.rsplit_once(':') {
-        Some((name, _)) if !name.contains(':') || name.ends_with(']') => name,
-        _ => authority,
     }
 }
 

@@ -97,9 +97,16 @@ impl Location {
 
 /// The port in an authority, if one was written.
 pub(super) fn port(authority: &str) -> Option<&str> {
-    let (before, port) = authority.rsplit_once(':')?;
-    // The colons of an IPv6 address are not followed by a port unless its bracket is closed.
-    (!before.contains(':') || before.ends_with(']')).then_some(port)
+    split_port(authority).1
+}
+
+/// An authority without its port, and the port, if one was written.
+pub(super) fn split_port(authority: &str) -> (&str, Option<&str>) {
+    match authority.rsplit_once(':') {
+        // The colons of an IPv6 address are not followed by a port unless its bracket is closed.
+        Some((name, port)) if !name.contains(':') || name.ends_with(']') => (name, Some(port)),
+        _ => (authority, None),
+    }
 }
 
 impl fmt::Display for Location {

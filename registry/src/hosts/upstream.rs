@@ -3,12 +3,7 @@
 //! Our own configuration decides if it names mirrors, else the registry's `certs.d` directory; Docker's `daemon.json`
 //! counts where neither says anything. What is left open is filled in as containerd does it.
 
-use std::{
-    fs,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use url::Url;
 
@@ -21,6 +16,7 @@ use super::{
 use crate::{
     config::{HostConfig, Mirror, RegistryConfig},
     endpoint::is_loopback,
+    stamp::Stamp,
 };
 
 /// The only registry whose protocol another host speaks.
@@ -42,8 +38,6 @@ pub(crate) struct Upstream {
     pub(crate) connection: Connection,
     /// What to do if it does not speak as `base` says.
     pub(crate) doubt: Doubt,
-    /// How long it may be silent, if not as long as others.
-    pub(crate) silence: Option<Duration>,
 }
 
 /// Whether a host may turn out to speak TLS, or not to.
@@ -77,7 +71,7 @@ pub(crate) struct Connection {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Stamped {
     pub(crate) path: PathBuf,
-    stamp: Option<(u64, i64, i64, u64)>,
+    stamp: Option<Stamp>,
 }
 
 /// What was found for a registry.
@@ -210,7 +204,6 @@ impl Fill<'_> {
             ..HostEntry::default()
         };
         let mut upstream = self.upstream(entry, false)?;
-        upstream.silence = mirror.silence;
         upstream.connection.silence = mirror.silence;
         Some(upstream)
     }
@@ -266,7 +259,6 @@ impl Fill<'_> {
             headers: Headers(headers),
             connection,
             doubt,
-            silence: None,
         })
     }
 
@@ -310,15 +302,10 @@ fn stamped(pair: KeyPair) -> (Stamped, Option<Stamped>) {
 
 impl Stamped {
     fn new(path: PathBuf) -> Self {
-        let stamp = stamp(&path);
+        // One that cannot be looked at is as one that is not there: reading it says why.
+        let stamp = Stamp::read(&path).ok().flatten();
         Self { path, stamp }
     }
-}
-
-/// Changes whenever the file's content does, as far as the file system tells.
-fn stamp(path: &Path) -> Option<(u64, i64, i64, u64)> {
-    let metadata = fs::metadata(path).ok()?;
-    Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.len()))
 }
 
 #[cfg(test)]

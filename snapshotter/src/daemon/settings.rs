@@ -1,6 +1,6 @@
 //! From the configuration to the settings of the crates below.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use fusefs::{MountOptions, OpaqueForm};
 use registry::{Mirror, RegistryConfig, RetryPolicy, Scheme};
@@ -40,9 +40,7 @@ pub(super) fn registry(config: &Config) -> RegistryConfig {
         settings = settings.with_insecure_host(host);
     }
     for (host, header) in resolver.host.own_headers() {
-        let all =
-            header.iter().flat_map(|(name, values)| values.iter().map(|value| (name.clone(), value.clone())));
-        settings.hosts.entry(host.to_owned()).or_default().headers.extend(all);
+        settings.hosts.entry(host.to_owned()).or_default().headers.extend(headers(header));
     }
     for (host, mirrors) in resolver.host.mirrored() {
         settings.hosts.entry(host.to_owned()).or_default().mirrors = mirrors.iter().map(mirror).collect();
@@ -55,13 +53,16 @@ fn directories(list: &str) -> Vec<PathBuf> {
     list.split(':').filter(|path| !path.is_empty()).map(PathBuf::from).collect()
 }
 
+/// Each value of each header.
+fn headers(header: &BTreeMap<String, Vec<String>>) -> impl Iterator<Item = (String, String)> {
+    header.iter().flat_map(|(name, values)| values.iter().map(|value| (name.clone(), value.clone())))
+}
+
 fn mirror(mirror: &config::Mirror) -> Mirror {
-    let headers = mirror.header.iter();
-    let headers = headers.flat_map(|(name, values)| values.iter().map(|value| (name.clone(), value.clone())));
     Mirror {
         host: mirror.host.clone(),
         scheme: mirror.insecure.then_some(Scheme::Http),
-        headers: headers.collect(),
+        headers: headers(&mirror.header).collect(),
         silence: match u64::try_from(mirror.request_timeout_sec) {
             Ok(0) => None,
             Ok(seconds) => Some(Duration::from_secs(seconds)),

@@ -30,6 +30,15 @@ pub struct Below {
     pub chain: Option<Slot>,
 }
 
+/// What is served lazily and referred to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct InUse {
+    /// The layers.
+    pub layers: BTreeSet<RemoteLayer>,
+    /// The slots of chains that are shown as one tree.
+    pub chains: BTreeSet<Slot>,
+}
+
 struct Snapshot<'a> {
     name: &'a str,
     record: &'a Record,
@@ -108,13 +117,12 @@ where
     pub fn chains(&self) -> Result<Vec<Chain>, SnapshotError> {
         let mut shown = Vec::new();
         self.walk(&Filters::default(), |name, record| {
-            shown.extend(record.chain.map(|slot| (slot, name)));
+            shown.extend(record.chain.map(|_| name));
             ControlFlow::Continue(())
         })?;
         let mut chains = Vec::new();
-        for (slot, name) in shown {
-            let layers: Option<Vec<_>> = self.chain(Some(&name))?.iter().map(|below| below.remote).collect();
-            chains.extend(layers.map(|layers| Chain { slot, layers }));
+        for name in shown {
+            chains.extend(Below::as_one(&self.chain(Some(&name))?));
         }
         Ok(chains)
     }
@@ -180,21 +188,31 @@ where
         self.children.iter()?.map(|row| Ok(SnapshotId::new(row?.0.value().1))).collect()
     }
 
-    /// Every remote layer that a snapshot refers to.
+    /// Everything that is served lazily and that a snapshot refers to.
     ///
     /// # Errors
     /// The database failed, or a record is damaged.
-    pub fn remote_layers(&self) -> Result<BTreeSet<RemoteLayer>, SnapshotError> {
-        let mut layers = BTreeSet::new();
+    pub fn in_use(&self) -> Result<InUse, SnapshotError> {
+        let mut in_use = InUse::default();
         self.walk(&Filters::default(), |_, record| {
-            layers.extend(record.remote);
+            in_use.layers.extend(record.remote);
+            in_use.chains.extend(record.chain);
             ControlFlow::Continue(())
         })?;
-        Ok(layers)
+        Ok(in_use)
     }
 }
 
 // === impl Below ===
+
+impl Below {
+    /// What shows all of a chain, given from its uppermost snapshot on, as one tree, if anything does.
+    pub fn as_one(chain: &[Self]) -> Option<Chain> {
+        let slot = chain.first()?.chain?;
+        let layers = chain.iter().map(|below| below.remote).collect::<Option<_>>()?;
+        Some(Chain { slot, layers })
+    }
+}
 
 impl From<&Record> for Below {
     fn from(record: &Record) -> Self {

@@ -8,7 +8,7 @@ use std::{
 use store::LayerKey;
 
 use super::Snapshots;
-use crate::{directories::remove_tree, error::SnapshotError};
+use crate::{directories::remove_tree, error::SnapshotError, metadata::InUse};
 
 // === impl Snapshots ===
 
@@ -47,9 +47,8 @@ impl Snapshots {
         let (gone, layers) = blocking(move || {
             // Those that are shown first: a chain is recorded before it is shown.
             let shown = snapshots.lazy.chains();
-            let view = snapshots.storage.metadata.view()?;
-            let recorded = view.chains()?.into_iter().map(|chain| chain.slot).collect();
-            Ok((&shown - &recorded, view.remote_layers()?))
+            let InUse { layers, chains } = snapshots.storage.in_use()?;
+            Ok((&shown - &chains, layers))
         })
         .await?;
         let in_use: BTreeSet<LayerKey> = layers.into_iter().map(|layer| layer.key).collect();

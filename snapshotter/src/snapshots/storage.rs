@@ -1,7 +1,6 @@
 //! What snapshots are kept in: their metadata and their directories, which agree.
 
 use std::{
-    collections::BTreeSet,
     io,
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -12,7 +11,7 @@ use crate::{
     error::SnapshotError,
     filters::Filters,
     lazy::{Chain, Labels, RemoteLayer},
-    metadata::{self, Metadata},
+    metadata::{self, InUse, Metadata},
     overlay::{self, Unsuitable},
 };
 
@@ -72,12 +71,12 @@ impl Storage {
         &self.root
     }
 
-    /// Every remote layer that a snapshot refers to: those to attach at start.
+    /// Everything that is served lazily and that a snapshot refers to: what a cleanup keeps.
     ///
     /// # Errors
     /// The database failed.
-    pub fn remote_layers(&self) -> Result<BTreeSet<RemoteLayer>, SnapshotError> {
-        self.metadata.view()?.remote_layers()
+    pub fn in_use(&self) -> Result<InUse, SnapshotError> {
+        self.metadata.view()?.in_use()
     }
 
     /// Every snapshot of a remote layer, with its labels: what a start makes the layers readable from.

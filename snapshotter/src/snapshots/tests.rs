@@ -143,7 +143,7 @@ fn a_child_of_a_remote_layer_belongs_to_whom_its_index_says() {
     prepare(&snapshots, "a", Some("remote")).unwrap();
     let stat = fs::metadata(upper(&snapshots, "a")).unwrap();
     assert_eq!((stat.uid(), stat.gid()), (1234, 4321));
-    assert_eq!(snapshots.storage.remote_layers().unwrap(), BTreeSet::from([layer]));
+    assert_eq!(snapshots.storage.in_use().unwrap().layers, BTreeSet::from([layer]));
 }
 
 #[test]

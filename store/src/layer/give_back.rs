@@ -1,7 +1,7 @@
 //! Giving back disk of a layer that is in use: chunks that no start was seen to read, fetched only to have all of it.
 //!
 //! A chunk's bit goes first, in memory and on disk, then its bytes: whatever happens, a bit never stands for a hole. Reads
-//! take no lock and find out by [`Holes`]. Whoever writes a chunk waits meanwhile, or has it in the table of what is on its
+//! take no lock and find out by [`Holes`]. Nobody writes a chunk meanwhile, or has it in the table of what is on its
 //! way: long ones are streamed into the file, by one request at a time, and stay in the table until they are known. What
 //! the kernel has of a file stays as good as it was.
 
@@ -21,7 +21,7 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use super::{Layer, holes::Holes};
 use crate::files::Batch;
 
-/// Chunks that are given back at a time: those who write wait for a sync of the chunk map meanwhile.
+/// Chunks that are given back at a time: what comes in while the chunk map is synced is not kept.
 const AT_ONCE: usize = 1024;
 /// Chunks that are looked at without letting misses go first.
 const LOOKED_AT: u32 = 1 << 14;

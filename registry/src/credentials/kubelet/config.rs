@@ -11,10 +11,10 @@ use serde::Deserialize;
 use tracing::warn;
 
 use super::{
-    super::{CredentialError, CredentialQuery, Secret, pattern::Pattern, stamp::Stamp},
+    super::{CredentialError, CredentialQuery, Secret, pattern::Pattern},
     duration,
 };
-use crate::regular_file;
+use crate::{regular_file, stamp::Stamp};
 
 /// No sane configuration is larger.
 const MAX_FILE: u64 = 1 << 20;

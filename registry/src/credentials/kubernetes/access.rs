@@ -3,7 +3,7 @@
 //! Both are read again for each list and each watch, so that a token or certificate may be replaced.
 
 use std::{
-    env, fs, io,
+    env, io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -14,7 +14,7 @@ use reqwest::{Certificate, Client, ClientBuilder, Identity, redirect::Policy};
 use url::Url;
 
 use super::kubeconfig::{self, Cluster, User};
-use crate::credentials::Secret;
+use crate::{credentials::Secret, error::root_cause, regular_file};
 
 /// Where a pod finds its service account.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -204,11 +204,11 @@ fn bytes(path: &Path) -> Result<Vec<u8>, ClusterError> {
         let message = format!("cannot read {}, which says how to reach the cluster", path.display());
         ClusterError { message, cause: Some(cause) }
     };
-    let len = fs::metadata(path).map_err(failed)?.len();
-    if len > kubeconfig::MAX_FILE {
+    let bytes = regular_file::read(path, kubeconfig::MAX_FILE + 1).map_err(failed)?;
+    if bytes.len() as u64 > kubeconfig::MAX_FILE {
         return Err(ClusterError::new(format!("{} is too large", path.display())));
     }
-    fs::read(path).map_err(failed)
+    Ok(bytes)
 }
 
 fn text(path: &Path) -> Result<String, ClusterError> {
@@ -224,12 +224,7 @@ impl ClusterError {
 
     /// The cluster could not be asked, or its answer broke off.
     pub(super) fn transport(error: reqwest::Error) -> Self {
-        let error = error.without_url();
-        let mut cause: &dyn std::error::Error = &error;
-        while let Some(next) = cause.source() {
-            cause = next;
-        }
-        Self::new(format!("cannot reach the cluster: {cause}"))
+        Self::new(format!("cannot reach the cluster: {}", root_cause(&error.without_url())))
     }
 }
 

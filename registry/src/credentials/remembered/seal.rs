@@ -17,6 +17,8 @@ use aws_lc_rs::{
 };
 use tracing::warn;
 
+use crate::regular_file;
+
 /// What the file begins with: its form, which the seal covers too.
 const HEAD: &[u8; 20] = b"starling credentials";
 const KEY_LEN: usize = 32;
@@ -74,7 +76,7 @@ impl Sealed {
     /// What the file holds; `None` if there is none, or none that this key opens.
     pub(super) fn read(&self) -> Option<Vec<u8>> {
         let (path, key) = (self.path(), self.key.as_ref()?);
-        let bytes = match read_bounded(&path) {
+        let bytes = match regular_file::read(&path, MAX_FILE) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
@@ -108,11 +110,6 @@ fn unseal(key: &RandomizedNonceKey, bytes: Vec<u8>) -> Option<Vec<u8>> {
     let mut text = text.to_vec();
     let opened = key.open_in_place(Nonce::from(nonce), Aad::from(HEAD), &mut text).ok()?;
     Some(opened.to_vec())
-}
-
-/// The file's content, nothing if it is longer than it can be.
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    if fs::metadata(path)?.len() > MAX_FILE { Ok(Vec::new()) } else { fs::read(path) }
 }
 
 /// The key in `directory`. Both are made if they are missing.

@@ -182,7 +182,7 @@ fn the_file_and_debug_output_hold_no_secret() {
     let kept = kept();
     kept.begin("example.com/app:1", "planted").succeeded("sha256:1");
     let pull = kept.begin("example.com/app:2", "planted");
-    let file = std::fs::read(kept.store.path()).unwrap();
+    let file = std::fs::read(kept.store.file.path()).unwrap();
     assert!(!file.windows(7).any(|window| window == b"planted"));
     let shown = format!("{:?} {pull:?} {:?}", kept.store, login("planted"));
     assert!(!shown.contains("planted"), "{shown}");
@@ -192,7 +192,7 @@ fn the_file_and_debug_output_hold_no_secret() {
 fn a_broken_file_is_started_anew() {
     let kept = kept();
     kept.begin("example.com/app:1", "p").succeeded("sha256:1");
-    std::fs::write(kept.store.path(), b"garbage").unwrap();
+    std::fs::write(kept.store.file.path(), b"garbage").unwrap();
     let kept = kept.restarted();
     assert!(kept.store.is_empty());
     kept.begin("example.com/app:1", "p").succeeded("sha256:1");

@@ -1,3 +1,5 @@
+use std::fs;
+
 use super::*;
 
 mod golden;
@@ -148,7 +150,7 @@ fn mirrors_of_our_own_configuration_replace_the_files() {
     ];
     let all = upstreams("a.example", &config);
     assert_eq!(shown(&all), expected.map(|(base, itself)| (base.to_owned(), itself)));
-    assert_eq!(all[0].silence, Some(Duration::from_secs(3)));
+    assert_eq!(all[0].connection.silence, Some(Duration::from_secs(3)));
     assert_eq!((all[0].capabilities, all[3].capabilities), (Capabilities::READ, Capabilities::ALL));
     let own = config.hosts.get_mut("a.example").unwrap();
     own.mirrors = vec![mirror("a.example"), mirror("m.example")];

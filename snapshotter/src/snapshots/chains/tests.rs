@@ -17,8 +17,8 @@ use store::LayerKey;
 use super::*;
 use crate::{
     lazy::{
-        Absence, FallBack, FallBackReason, Labels, LazyLayers, Leftovers, Owner, RemoteLayer, RemoteRequest,
-        Unavailable, Usage,
+        Absence, Chain, FallBack, FallBackReason, Labels, LazyLayers, Leftovers, Owner, RemoteLayer,
+        RemoteRequest, Unavailable, Usage,
     },
     metadata::Kind,
     snapshots::{SnapshotsConfig, Storage, TARGET_LABEL},

@@ -1,7 +1,7 @@
 //! The hosts that containerd's own library finds in a file, kept with the sources in `testdata/hosts.jsonl`, are those
 //! that we find in it.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use serde::Deserialize;
 

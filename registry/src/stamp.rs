@@ -3,8 +3,8 @@
 use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
 
 /// What tells a changed file from an unchanged one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Stamp {
     inode: u64,
     len: u64,
     modified: (i64, i64),
@@ -15,7 +15,7 @@ pub(super) struct Stamp {
 
 impl Stamp {
     /// The stamp of the file at `path`, `None` if there is none.
-    pub(super) fn read(path: &Path) -> io::Result<Option<Self>> {
+    pub(crate) fn read(path: &Path) -> io::Result<Option<Self>> {
         match fs::metadata(path) {
             Ok(metadata) => Ok(Some(Self::of(&metadata))),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
@@ -26,7 +26,7 @@ impl Stamp {
     }
 
     /// The file's size when it was looked at.
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
