@@ -56,7 +56,9 @@ figures! {
     OriginRequests: Count, "requests";
     /// Starling's own account: compressed bytes of demand, read-ahead and planned prefetch.
     WantedBytes: Bytes, "wanted bytes";
-    /// Starling's own account: requests for them.
+    /// Starling's own account: compressed bytes of the chunks that were read, of which the wanted bytes are a multiple.
+    ReadBytes: Bytes, "chunks read";
+    /// Starling's own account: requests for the wanted bytes.
     WantedRequests: Count, "wanted requests";
     /// Starling's own account: compressed bytes of planned prefetch alone.
     PlannedBytes: Bytes, "of them planned";

@@ -25,6 +25,9 @@ pub(super) fn add(daemon: &Starlingd, figures: &mut Figures) -> Result<()> {
     figures.insert(Figure::WantedRequests, total("starling_fetch_requests_total", &wanted));
     figures.insert(Figure::PlannedBytes, total("starling_fetched_bytes_total", &["\"planned\""]));
     figures.insert(Figure::BackgroundBytes, total("starling_fetched_bytes_total", &["\"background\""]));
+    if let Some(bytes) = only(&text, "starling_recorded_bytes") {
+        figures.insert(Figure::ReadBytes, bytes);
+    }
     let Some(stalls) = Stalls::read(&text) else { return Ok(()) };
     figures.insert(Figure::Stalls, stalls.count);
     figures.insert(Figure::StallSum, stalls.sum);
@@ -71,7 +74,6 @@ struct Stalls {
 
 impl Stalls {
     fn read(text: &str) -> Option<Self> {
-        let only = |name: &str| samples(text, name).map(|(_, value)| value).next();
         let mut buckets: Vec<(f64, f64)> = samples(text, "starling_fuse_stall_seconds_bucket")
             .filter_map(|(labels, count)| {
                 let (_, bound) = labels.split_once("le=\"")?;
@@ -81,9 +83,9 @@ impl Stalls {
             .collect();
         buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
         Some(Self {
-            count: only("starling_fuse_stall_seconds_count")?,
-            sum: only("starling_fuse_stall_seconds_sum")?,
-            longest: only("starling_fuse_longest_stall_milliseconds")? / 1e3,
+            count: only(text, "starling_fuse_stall_seconds_count")?,
+            sum: only(text, "starling_fuse_stall_seconds_sum")?,
+            longest: only(text, "starling_fuse_longest_stall_milliseconds")? / 1e3,
             buckets,
         })
     }
@@ -94,6 +96,11 @@ impl Stalls {
         let bucket = self.buckets.iter().find(|(_, count)| *count >= wanted);
         bucket.map_or(self.longest, |(bound, _)| bound.min(self.longest))
     }
+}
+
+/// The value of a metric without labels.
+fn only(text: &str, name: &str) -> Option<f64> {
+    samples(text, name).map(|(_, value)| value).next()
 }
 
 /// Labels and value of every sample of the metric `name` in Prometheus' text format.

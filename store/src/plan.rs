@@ -12,6 +12,7 @@ mod hold;
 mod queue;
 
 use std::{
+    ops::RangeInclusive,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -34,16 +35,16 @@ use crate::{
 };
 
 /// How many windows are in flight at least, so that the next one is asked for before one ends, and at most.
-const WINDOWS: std::ops::RangeInclusive<usize> = 2..=6;
+const WINDOWS: RangeInclusive<usize> = 2..=6;
 /// Bytes in flight, in windows: one that is received, and one whose request travels.
 const FULL_LINK: u64 = 2;
-/// How long a window is, in times of what the link carries during a round trip, and at least: longer ones make fewer requests,
-/// shorter ones bring sooner what is wanted first.
-const WINDOW: u64 = 4;
-const SHORTEST_WINDOW: u64 = 1 << 20;
-/// What is received without being wanted rather than making another request, as a part of what the link carries during a
-/// round trip, and at most.
-const GAP: u64 = 4;
+/// How long a window is: what the link carries in this time, at least and at most so many bytes. Longer ones make fewer
+/// requests, shorter ones bring sooner what is wanted first.
+const WINDOW: Duration = Duration::from_millis(160);
+const WINDOW_LENGTHS: RangeInclusive<u64> = 1 << 20..=4 << 20;
+/// What is received without being wanted rather than making another request: what the link carries in this time, at
+/// most so many bytes.
+const GAP: Duration = Duration::from_millis(10);
 const LONGEST_PLANNED_GAP: u64 = 256 << 10;
 /// Opening layers goes first for so long: one that hangs must not stop every plan.
 const OPENING: Duration = Duration::from_secs(5);
@@ -250,9 +251,9 @@ impl Layer {
     }
 
     fn plan_measure(&self) -> Measure {
-        let most = self.engine.bounds().max;
-        let product = self.engine.bandwidth(self.source().as_ref()).product();
-        let size = product.saturating_mul(WINDOW).clamp(SHORTEST_WINDOW.min(most), most);
-        Measure { size, gap: (product / GAP).clamp(LONGEST_GAP, LONGEST_PLANNED_GAP) }
+        let bandwidth = self.engine.bandwidth(self.source().as_ref());
+        let (shortest, longest) = WINDOW_LENGTHS.into_inner();
+        let size = bandwidth.carries(WINDOW).clamp(shortest, longest).min(self.engine.bounds().max);
+        Measure { size, gap: bandwidth.carries(GAP).clamp(LONGEST_GAP, LONGEST_PLANNED_GAP) }
     }
 }

@@ -96,6 +96,13 @@ pub const FETCH_REQUESTS: Metric = counter(
     &["class"],
     "Range requests made for layers, by the class they were begun for",
 );
+/// What starts needed.
+pub const RECORDED_BYTES: Metric = gauge(
+    "starling_recorded_bytes",
+    "bytes",
+    &[],
+    "Compressed bytes of the chunks of present layers that were read while starts were recorded",
+);
 /// Profiles looked for.
 pub const PROFILE_LOOKUPS: Metric = counter(
     "starling_profile_lookups",
@@ -295,6 +302,7 @@ pub const ALL: &[&Metric] = &[
     &READ_MISSES,
     &FETCHED_BYTES,
     &FETCH_REQUESTS,
+    &RECORDED_BYTES,
     &PROFILE_LOOKUPS,
     &VERIFY_FAILURES,
     &CACHE_BYTES,

@@ -157,7 +157,8 @@ impl RemoteLayers {
 
 impl Source for RemoteLayers {
     fn sample(&self, samples: &mut Samples) {
-        let stats: Vec<_> = self.opener.store.layers().iter().map(|layer| layer.stats()).collect();
+        let layers = self.opener.store.layers();
+        let stats: Vec<_> = layers.iter().map(|layer| layer.stats()).collect();
         let mut sums = *self.removal.deleted.0.lock();
         stats.iter().for_each(|stats| sums.add(stats));
         let complete = stats.iter().filter(|stats| stats.chunks_present == stats.chunks_total).count() as u64;
@@ -176,6 +177,7 @@ impl Source for RemoteLayers {
         let demand_requests = sums.requests - sums.planned_requests - sums.background_requests;
         let asked = [demand_requests, sums.planned_requests, sums.background_requests];
         samples.labelled(&names::FETCH_REQUESTS, classes.into_iter().zip(asked));
+        samples.value(&names::RECORDED_BYTES, layers.iter().map(|layer| layer.recorded_bytes()).sum());
         samples.value(&names::VERIFY_FAILURES, sums.verify_failures);
         let cache = self.cache_status();
         samples.value(&names::CACHE_BYTES, cache.bytes);

@@ -46,6 +46,11 @@ impl Bandwidth {
         Duration::from_secs_f64(self.0.lock().first_byte.clamp(0.0, 60.0))
     }
 
+    /// Bytes that the link carries in `time`.
+    pub(crate) fn carries(&self, time: Duration) -> u64 {
+        (self.0.lock().bytes_per_second * time.as_secs_f64()) as u64
+    }
+
     /// Bytes that the link carries while a request is answered.
     pub(crate) fn product(&self) -> u64 {
         let estimate = *self.0.lock();
@@ -68,6 +73,7 @@ mod tests {
     fn follows_the_link() {
         let bandwidth = Bandwidth::default();
         assert_eq!(bandwidth.product(), 500_000);
+        assert_eq!(bandwidth.carries(Duration::from_millis(10)), 250_000);
         for _ in 0..50 {
             bandwidth.sample(Duration::from_millis(80), 3_000_000, Duration::from_secs(1));
         }

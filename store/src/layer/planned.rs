@@ -24,7 +24,7 @@ const ONE_MEMBER: Reach = Reach { backward: 0, forward: 0, sequential: false };
 /// What is missed of a plan is asked for with this part of what the link carries meanwhile: the plan goes on.
 const MISSED_SHARE: u64 = 2;
 
-/// The longer gaps of a window are together at most this part of what is wanted of it.
+/// Gaps are together about this part of what is wanted of the layer at most.
 const WASTE: u64 = 3;
 
 /// What plans want of a layer.
@@ -34,6 +34,8 @@ pub(super) struct Planned {
     wanted: BTreeSet<u32>,
     /// Whether all of them were read by an earlier start, so that their neighbours are not worth a guess.
     exact: bool,
+    /// Bytes that may still be received in long gaps without being wanted.
+    allowance: u64,
 }
 
 // === impl Layer ===
@@ -41,9 +43,26 @@ pub(super) struct Planned {
 impl Layer {
     /// Puts `chunks` on the list of what plans want; `exact` says that an earlier start read them.
     pub(crate) fn plan(&self, chunks: impl Iterator<Item = ChunkId>, exact: bool) {
-        let mut planned = self.planned.lock();
+        let planned = &mut *self.planned.lock();
         planned.exact = exact && (planned.exact || planned.wanted.is_empty());
         planned.wanted.extend(chunks.map(|chunk| chunk.0));
+        planned.allowance = self.allowance(&planned.wanted);
+    }
+
+    /// What may be received in long gaps between `wanted`: short ones, which cost less than another request, are in
+    /// any case, and leave less for them.
+    fn allowance(&self, wanted: &BTreeSet<u32>) -> u64 {
+        let (mut length, mut short, mut end) = (0, 0, None);
+        for place in wanted.iter().filter_map(|chunk| self.index().chunk(ChunkId(*chunk)).ok()) {
+            if end == Some(place.member_end) {
+                continue;
+            }
+            length += place.member_end.saturating_sub(place.member_start);
+            let gap = end.map_or(0, |end| place.member_start.saturating_sub(end));
+            short += if gap <= LONGEST_GAP { gap } else { 0 };
+            end = Some(place.member_end);
+        }
+        (length / WASTE).saturating_sub(short)
     }
 
     /// Plans want nothing more of the layer.
@@ -64,8 +83,7 @@ impl Layer {
     /// on its way.
     pub(crate) fn planned_window(&self, first: ChunkId, measure: Measure) -> Option<Arc<Window>> {
         let mut table = self.in_flight.lock();
-        let window =
-            self.planned_around(&table, first, measure, Class::Prefetch, &mut self.planned.lock().wanted);
+        let window = self.planned_around(&table, first, measure, Class::Prefetch, &mut self.planned.lock());
         if let Some(window) = &window {
             table.insert(window);
         }
@@ -79,7 +97,7 @@ impl Layer {
             return None;
         }
         let measure = Measure { size: product / MISSED_SHARE, gap: LONGEST_GAP };
-        self.planned_around(table, chunk, measure, Class::Demand, &mut planned.wanted)
+        self.planned_around(table, chunk, measure, Class::Demand, &mut planned)
     }
 
     fn planned_around(
@@ -88,13 +106,15 @@ impl Layer {
         first: ChunkId,
         measure: Measure,
         class: Class,
-        wanted: &mut BTreeSet<u32>,
+        planned: &mut Planned,
     ) -> Option<Arc<Window>> {
+        let Planned { wanted, allowance, .. } = planned;
         wanted.remove(&first.0);
         let view = View { layer: self, table };
         let mut members = vec![view.member(first)?];
-        view.extend(&mut members, measure, wanted.range(first.0.saturating_add(1)..), After);
-        view.extend(&mut members, measure, wanted.range(..first.0).rev(), Before);
+        let after = wanted.range(first.0.saturating_add(1)..);
+        view.extend(&mut members, measure, allowance, after, After);
+        view.extend(&mut members, measure, allowance, wanted.range(..first.0).rev(), Before);
         let window = Arc::new(Window::new(members, class, 0));
         for chunk in window.chunks() {
             wanted.remove(&chunk.0);
@@ -132,11 +152,10 @@ impl View<'_> {
         &self,
         members: &mut Vec<Member>,
         measure: Measure,
+        allowance: &mut u64,
         chunks: impl Iterator<Item = &'a u32>,
         side: Side,
     ) {
-        let length = |member: &Member| member.span.end - member.span.start;
-        let mut wanted: u64 = members.iter().map(length).sum();
         let mut count: usize = members.iter().map(|member| member.chunks.len()).sum();
         for chunk in chunks.map(|chunk| ChunkId(*chunk)) {
             let (Some(first), Some(last)) = (members.first(), members.last()) else { return };
@@ -151,15 +170,15 @@ impl View<'_> {
                 Before => start.checked_sub(place.member_end),
             };
             let span = end.max(place.member_end) - start.min(place.member_start);
-            // Beyond what a request costs anyhow, gaps are no more than a part of what is wanted.
-            let most = (wanted / WASTE).saturating_sub(end - start - wanted).clamp(LONGEST_GAP, measure.gap);
             let full = count >= self.most_chunks() as usize;
-            if gap.is_none_or(|gap| gap > most) || span > measure.size || full {
+            let Some(gap) = gap.filter(|_| span <= measure.size && !full) else { return };
+            let cost = if gap > LONGEST_GAP { gap } else { 0 };
+            if gap > measure.gap || cost > *allowance {
                 return;
             }
             match self.member(chunk) {
                 Some(member) if member.need <= STREAM_LEN => {
-                    wanted += length(&member);
+                    *allowance -= cost;
                     count += member.chunks.len();
                     members.insert(if side == Before { 0 } else { members.len() }, member);
                 }

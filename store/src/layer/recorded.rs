@@ -1,10 +1,13 @@
 //! What a layer has to do with its profiles: the one of all images, and those of the images that start.
 
-use std::sync::{
-    Arc,
-    atomic::{
-        AtomicBool,
-        Ordering::{AcqRel, Acquire, Release},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool,
+            Ordering::{AcqRel, Acquire, Release},
+        },
     },
 };
 
@@ -133,6 +136,20 @@ impl Layer {
     pub fn profile_of(&self, image: PlanId) -> Option<Profile> {
         self.save_profile();
         known_of(&self.engine.shelf, self.key, image)
+    }
+
+    /// Compressed bytes of the chunks that were seen to be read while starts were recorded: what had to be fetched.
+    pub fn recorded_bytes(&self) -> u64 {
+        let chunk = |id| self.files.index.chunk(id).ok();
+        let members: BTreeMap<u64, u64> = self
+            .recording
+            .any
+            .noted()
+            .into_iter()
+            .filter_map(chunk)
+            .map(|chunk| (chunk.member_start, chunk.member_end.saturating_sub(chunk.member_start)))
+            .collect();
+        members.values().sum()
     }
 
     /// Adds what others recorded of all that `image` reads. Says whether anything is new.

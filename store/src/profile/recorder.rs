@@ -101,6 +101,11 @@ impl Recorder {
         notes.accesses.push(Access { chunk, at: at.saturating_add(self.later) });
     }
 
+    /// The chunks that were noted.
+    pub(crate) fn noted(&self) -> Vec<ChunkId> {
+        self.notes.lock().accesses.iter().map(|access| access.chunk).collect()
+    }
+
     /// What was not saved yet, if anything. Ends the recording if its time is over.
     pub(crate) fn unsaved(&self) -> Option<Unsaved> {
         let mut notes = self.notes.lock();

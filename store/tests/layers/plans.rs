@@ -50,6 +50,11 @@ async fn a_second_cold_start_waits_less() {
     assert!(!layer.start_plan(PLAN));
     start(&layer, &blob, &files).await;
     assert_eq!(read(&layer), files);
+    let recorded = layer.recorded_bytes();
+    assert!(
+        (800_000..=840_000).contains(&recorded),
+        "the members of 40 files that do not compress: {recorded}"
+    );
     let (cold, cold_requests) = (layer.stats(), source.requests().len());
     store.remove(&blob.key).unwrap();
     drop(layer);
@@ -67,6 +72,32 @@ async fn a_second_cold_start_waits_less() {
     let fetched = planned.planned_bytes_fetched + planned.demand_bytes_fetched;
     assert!(fetched <= read_bytes * 3 / 2, "{fetched} bytes for {read_bytes}");
     assert!(source.requests().len() <= cold_requests + 40, "{} requests", source.requests().len());
+    settled(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_asks_seldom_for_what_lies_near() {
+    let blob = Blob::small_files(400, 20_000);
+    let dir = Dir::new();
+    let store = dir.open();
+    // Of each 25 files the first 20: together 6.4 MB, with 15 gaps of 100 kB.
+    let files: Vec<_> = (0..400).filter(|n| n % 25 < 20).map(|n| format!("file{n:04}")).collect();
+    let (layer, _) = open(&store, &blob).await;
+    start(&layer, &blob, &files).await;
+    let recorded = layer.recorded_bytes();
+    drop(layer.profile());
+    store.remove(&blob.key).unwrap();
+    drop(layer);
+
+    let (layer, _) = open(&store, &blob).await;
+    assert!(layer.start_plan(PLAN));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let planned = layer.stats();
+    // Each run of files by itself would take 16 requests; windows of 1 MiB, the shortest there are, take 8.
+    assert!(planned.planned_requests <= 9, "{} requests", planned.planned_requests);
+    assert!(planned.planned_bytes_fetched <= recorded * 4 / 3, "{planned:?} for {recorded}");
+    start(&layer, &blob, &files).await;
+    assert_eq!(layer.stats().misses, 0);
     settled(&store).await;
 }
 
