@@ -7,6 +7,7 @@
 
 pub mod blob;
 pub mod golden;
+mod http_service;
 pub mod loopback_certificate;
 pub mod oci_layout;
 pub mod peers;
@@ -15,6 +16,8 @@ pub mod registry_process;
 pub mod requires;
 pub mod sample_image;
 pub mod scratch;
+pub mod signing_front;
+pub mod token_service;
 pub mod tree_compare;
 
 pub use registry::{Auth, Fault, On, Redirect, RegistryOptions, Shaping, TestRegistry};

@@ -13,7 +13,6 @@ mod log;
 mod peer;
 mod serve;
 mod shaping;
-mod tls;
 mod upload;
 
 use std::{
@@ -36,7 +35,7 @@ pub use self::{
     shaping::Shaping,
 };
 use self::{contents::Contents, serve::State};
-use crate::registry_process::Traffic;
+use crate::{loopback_certificate, registry_process::Traffic};
 
 /// How a registry behaves from its start; `tls`, `http2_only` and `peer` stay, the rest can be changed.
 #[derive(Debug, Clone, Default)]
@@ -104,9 +103,9 @@ impl TestRegistry {
         // Another host, not only another port: Go's client passes credentials on to the same host.
         let cdn = std::net::TcpListener::bind("127.0.0.2:0").context("listen")?;
         let (address, cdn_address) = (listener.local_addr()?, cdn.local_addr()?);
-        let identity = if options.tls { Some(tls::Identity::new(options.http2_only)?) } else { None };
-        let certificate = identity.as_ref().map(|identity| identity.authority_pem.clone());
-        let acceptor = identity.map(|identity| identity.acceptor);
+        let identity = if options.tls { Some(loopback_certificate::issue()?) } else { None };
+        let acceptor = identity.as_ref().map(|identity| identity.acceptor(options.http2_only)).transpose()?;
+        let certificate = identity.map(|identity| identity.authority_pem);
         let state = Arc::new(State::new(options, address, cdn_address));
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_multi_thread()

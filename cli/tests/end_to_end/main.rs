@@ -10,4 +10,5 @@ mod docker;
 mod handover;
 mod interrupted;
 mod node;
+mod registries;
 mod starling;

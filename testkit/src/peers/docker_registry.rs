@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::process::Process;
-use crate::loopback_certificate::{self, Certificate};
+use crate::{
+    loopback_certificate::{self, Certificate},
+    token_service::{ISSUER, SERVICE, TokenService},
+};
 
 /// How long it may take until it listens.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -37,6 +40,7 @@ pub enum Access {
 pub struct DockerRegistry {
     _process: Process,
     authority: Option<PathBuf>,
+    data: PathBuf,
     port: u16,
 }
 
@@ -60,49 +64,61 @@ fn program() -> Option<PathBuf> {
 // === impl DockerRegistry ===
 
 impl DockerRegistry {
-    /// Starts an empty registry that keeps what it is given below `dir`.
+    /// Starts a registry that keeps what it is given below `dir`, with all that an earlier one was given there.
     ///
     /// # Errors
     /// The program is missing, or does not listen in time: the message carries its log.
     pub fn start(dir: &Path, access: Access) -> Result<Self> {
-        let program = program().with_context(|| missing().unwrap_or_default())?;
-        fs::create_dir_all(dir)?;
-        let mut config = format!(
-            "version: 0.1\nlog: {{ level: info, formatter: text }}\nstorage: {{ filesystem: {{ rootdirectory: {} }} }}\n",
-            dir.join("data").display()
+        let Access::Protected = access else {
+            return Self::run(dir, "http: { addr: '127.0.0.1:0' }\n", None);
+        };
+        let identity = loopback_certificate::issue()?;
+        let authority = write(dir, "authority.pem", &identity.authority_pem)?;
+        let htpasswd = write(dir, "htpasswd", HTPASSWD)?;
+        let auth = format!("auth: {{ htpasswd: {{ realm: tests, path: {} }} }}\n", htpasswd.display());
+        Self::run(dir, &(https(dir, &identity)? + &auth), Some(authority))
+    }
+
+    /// The same, for those who have a token of `tokens`, whose certificate it shares; in clear text if it is to
+    /// stand behind something that speaks TLS for it.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with_tokens(dir: &Path, tokens: &TokenService, behind: bool) -> Result<Self> {
+        let authority = write(dir, "authority.pem", tokens.authority())?;
+        let signer = write(dir, "signer.pem", tokens.signer_pem())?;
+        let auth = format!(
+            "auth: {{ token: {{ realm: '{}', service: {SERVICE}, issuer: {ISSUER}, rootcertbundle: {} }} }}\n",
+            tokens.realm(),
+            signer.display()
         );
-        let mut authority = None;
-        match access {
-            Access::Open => config += "http: { addr: '127.0.0.1:0' }\n",
-            Access::Protected => {
-                let Certificate { authority_pem, certificate, key } = loopback_certificate::issue()?;
-                let file = |name: &str, content: String| {
-                    let path = dir.join(name);
-                    fs::write(&path, content).map(|()| path)
-                };
-                let certificate = file("certificate.pem", certificate.pem())?;
-                let key = file("key.pem", key.serialize_pem())?;
-                let htpasswd = file("htpasswd", HTPASSWD.to_owned())?;
-                authority = Some(file("authority.pem", authority_pem)?);
-                config += &format!(
-                    "http: {{ addr: '127.0.0.1:0', tls: {{ certificate: {}, key: {} }} }}\n\
-                     auth: {{ htpasswd: {{ realm: tests, path: {} }} }}\n",
-                    certificate.display(),
-                    key.display(),
-                    htpasswd.display()
-                );
-            }
-        }
-        let path = dir.join("config.yml");
-        fs::write(&path, config)?;
+        let http = if behind {
+            "http: { addr: '127.0.0.1:0' }\n".to_owned()
+        } else {
+            https(dir, tokens.certificate())?
+        };
+        Self::run(dir, &(http + &auth), Some(authority))
+    }
+
+    /// Starts it with these parts of its configuration.
+    fn run(dir: &Path, config: &str, authority: Option<PathBuf>) -> Result<Self> {
+        let program = program().with_context(|| missing().unwrap_or_default())?;
+        let data = dir.join("data");
+        let config = format!(
+            "version: 0.1\nlog: {{ level: info, formatter: text }}\nstorage: {{ filesystem: {{ rootdirectory: {} }} }}\n{config}",
+            data.display()
+        );
+        let path = write(dir, "config.yml", &config)?;
         let log = dir.join("registry.log");
+        // What an earlier one said is not this one's port.
+        let _ = fs::remove_file(&log);
         let mut process = Process::spawn(PROGRAM, Command::new(program).arg("serve").arg(path), &log)?;
         let mut port = None;
         process.wait_until(START_LIMIT, || {
             port = listening(&fs::read_to_string(&log).unwrap_or_default());
             port.is_some()
         })?;
-        Ok(Self { _process: process, authority, port: port.context("the registry's port")? })
+        Ok(Self { _process: process, authority, data, port: port.context("the registry's port")? })
     }
 
     /// The port it listens on.
@@ -119,6 +135,29 @@ impl DockerRegistry {
     pub fn authority(&self) -> Option<&Path> {
         self.authority.as_deref()
     }
+
+    /// Where it keeps blobs, each as `xx/<digest>/data`.
+    pub(crate) fn blobs(&self) -> PathBuf {
+        self.data.join("docker/registry/v2/blobs/sha256")
+    }
+}
+
+/// The part of the configuration that has it listen with TLS.
+fn https(dir: &Path, identity: &Certificate) -> Result<String> {
+    let certificate = write(dir, "certificate.pem", &identity.certificate.pem())?;
+    let key = write(dir, "key.pem", &identity.key.serialize_pem())?;
+    Ok(format!(
+        "http: {{ addr: '127.0.0.1:0', tls: {{ certificate: {}, key: {} }} }}\n",
+        certificate.display(),
+        key.display()
+    ))
+}
+
+fn write(dir: &Path, name: &str, content: &str) -> Result<PathBuf> {
+    let path = dir.join(name);
+    fs::create_dir_all(dir)?;
+    fs::write(&path, content)?;
+    Ok(path)
 }
 
 /// The port in the line that it logs when it listens.
