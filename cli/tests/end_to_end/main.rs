@@ -7,6 +7,7 @@
 mod cache;
 mod containerd;
 mod docker;
+mod doctor;
 mod handover;
 mod interrupted;
 mod node;
