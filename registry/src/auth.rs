@@ -68,8 +68,9 @@ pub(crate) struct HostAuth {
     get_only: AtomicBool,
     /// A refresh token that the token service gave for these credentials.
     refresh: Mutex<Option<(Credentials, Secret)>>,
-    /// Logins that the token service refused for any scope and has not taken since. They are tried after all others, so that
-    /// one that has ended is not sent again for each image.
+    /// Logins that the token service, or the host where it looks at passwords itself, refused for any scope and has not
+    /// taken since. They are tried after all others, so that one that has ended is not sent again for each image. Not
+    /// less than that: some hosts refuse a login for one repository that is good for another.
     doubted: Mutex<VecDeque<Credentials>>,
 }
 
@@ -189,6 +190,17 @@ impl HostAuth {
         self.newer_than(spent, &demand, scope.as_deref(), context).await
     }
 
+    /// The host answered a request that was sent with `used` as was hoped for. Where it looks at passwords itself, the
+    /// password is doubted no more; a token service has said so before by giving a token.
+    pub(crate) fn accepted(&self, used: &Authorization, scope: &Scope) {
+        if self.doubted.lock().is_empty() || !matches!(*self.demand.lock(), Some(Demand::Basic)) {
+            return;
+        }
+        if let Some(login) = self.slot(scope).login_of(used) {
+            self.trust(&login.credentials);
+        }
+    }
+
     /// What to send after the answer 403 to a request that was sent with `used`: some registries answer so
     /// to credentials that have expired. `None` if no other credentials are known, or were just looked for.
     pub(crate) async fn forbidden(
@@ -238,6 +250,9 @@ impl HostAuth {
             return outcome;
         }
         if let Some(login) = spent.and_then(|spent| slot.give_up(spent, demand)) {
+            if matches!(demand, Demand::Basic) {
+                self.doubt(&login.credentials);
+            }
             context.tell_refused(&login);
         }
         // What a login got and is still good is not given up for what everybody gets.
@@ -336,6 +351,12 @@ impl Slot {
         })?;
         held.refused.add(current.credentials(), Instant::now());
         current.login
+    }
+
+    /// The login behind `used`, if that is still in use.
+    fn login_of(&self, used: &Authorization) -> Option<Login> {
+        let held = self.held.lock();
+        held.current.as_ref().filter(|current| current.authorization.id == used.id)?.login.clone()
     }
 
     fn is_anonymous(&self) -> bool {

@@ -140,6 +140,10 @@ impl Transport {
                     endpoint.auth.challenged(challenge, used.as_ref(), attempt > 0, context).await?
                 }
                 (StatusCode::FORBIDDEN, _, Some(used)) => endpoint.auth.forbidden(used, context).await,
+                (status, _, Some(used)) if status.is_success() || status.is_redirection() => {
+                    endpoint.auth.accepted(used, scope);
+                    None
+                }
                 _ => None,
             };
             let Some(better) = better else { return Ok(response) };

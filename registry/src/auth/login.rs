@@ -181,7 +181,7 @@ impl Search<'_> {
         match self.header(credentials).await {
             Ok((header, lifetime)) => {
                 self.count(Count::Used(kind));
-                // With Basic nobody has looked at it yet.
+                // With Basic nobody has looked at it yet: `HostAuth::accepted` comes later.
                 if let (Demand::Bearer { .. }, Some(credentials)) = (self.wanted.demand, credentials) {
                     self.auth.trust(credentials);
                 }

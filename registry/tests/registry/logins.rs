@@ -335,6 +335,30 @@ async fn a_login_that_has_ended_is_not_sent_while_another_works() {
     assert_eq!(ended(), before, "nor is it sent first for another repository");
 }
 
+/// The same where the registry itself looks at the password.
+#[tokio::test]
+async fn a_refused_password_comes_last_for_all_repositories_until_it_is_taken() {
+    let blob = content(1000);
+    let (origin, answers) = basic_registry(&blob, &[("good", 200)]).await;
+    let client = RegistryClient::new(with(&[Listed::new(&["ended"]), Listed::new(&["good"])])).unwrap();
+    let sent_for = async |repository: &str| {
+        let before = sent(&origin).len();
+        let reference = format!("{}/{repository}:tag", origin.host).parse().unwrap();
+        let source = client.blob(&reference, estargz::Digest::of(&blob));
+        assert_eq!(read(&source, 0..10).await.unwrap(), &blob[..10], "{repository}");
+        sent(&origin).split_off(before)
+    };
+    assert_eq!(sent_for("first").await, [String::new(), basic("ended"), basic("good")]);
+    assert_eq!(sent_for("second").await, [basic("good")]);
+    // Long enough for it to be believed again.
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    assert_eq!(sent_for("third").await, [basic("good")]);
+    // Now the other one has ended.
+    *answers.lock().unwrap() = [(basic("ended"), 200)].into();
+    assert_eq!(sent_for("fourth").await, [basic("good"), basic("ended")]);
+    assert_eq!(sent_for("fifth").await, [basic("ended")]);
+}
+
 #[tokio::test]
 async fn sources_that_hang_leave_time_for_the_others() {
     #[derive(Debug)]
@@ -386,5 +410,6 @@ async fn one_repository_refusing_a_login_does_not_take_it_from_another() {
             assert_eq!(read(&source, 0..1000).await.unwrap(), blob);
         }
     }
-    assert_eq!(origin.log().len(), 3 + 1 + 2, "the next time both are right at once");
+    // The login that was refused for one repository comes last for the other, and is right.
+    assert_eq!(origin.log().len(), 3 + 2 + 2, "the next time both are right at once");
 }
