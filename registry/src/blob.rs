@@ -102,7 +102,7 @@ impl RemoteBlob {
         let mut backoff = self.client.backoff();
         loop {
             let deadline = backoff.deadline();
-            let mut round = self.round()?;
+            let mut round = self.round().await?;
             while let Some(endpoint) = round.next() {
                 let read =
                     self.read_whole_from(&endpoint, max_len, round.answer_by(deadline), deadline).await;
@@ -200,13 +200,13 @@ impl RemoteBlob {
         Ok(Some(answer))
     }
 
-    fn round(&self) -> Result<Round<'_>, Failure> {
-        self.client.round(&self.reference, Need::Pull, Some(&self.state.lacking))
+    async fn round(&self) -> Result<Round<'_>, Failure> {
+        self.client.round(&self.reference, Need::Pull, Some(&self.state.lacking)).await
     }
 
     /// The host that is asked first.
-    fn first_endpoint(&self) -> Result<Arc<Endpoint>, Failure> {
-        let round = self.round()?;
+    async fn first_endpoint(&self) -> Result<Arc<Endpoint>, Failure> {
+        let round = self.round().await?;
         round.first().ok_or_else(|| round.into_failure())
     }
 
@@ -280,7 +280,7 @@ impl BlobSource for RemoteBlob {
             let message = format!("{}: bytes {range:?} lie outside its {size} bytes", self.describe());
             return Err(SourceError::new(Kind::Protocol, message));
         }
-        let endpoint = self.first_endpoint()?;
+        let endpoint = self.first_endpoint().await?;
         let permit = endpoint.permit(class).await;
         endpoint.quiet_over(class).await;
         let mut reader = RangeReader::new(self.clone(), range, permit);

@@ -33,7 +33,7 @@ use crate::{
 /// and the targets of redirects are shared by all layers.
 pub struct RegistryClient {
     pub(crate) config: RegistryConfig,
-    upstreams: Upstreams,
+    upstreams: Arc<Upstreams>,
     /// What is known of blobs that somebody holds.
     blobs: Mutex<HashMap<BlobKey, Weak<BlobState>>>,
 }
@@ -80,18 +80,22 @@ impl RegistryClient {
     }
 
     /// The hosts that may be asked for what is needed, in the order of configuration.
-    pub(crate) fn endpoints(&self, reference: &Reference, need: Need) -> Result<Vec<Arc<Endpoint>>, Failure> {
-        self.upstreams.of(reference, need, &self.config)
+    pub(crate) async fn endpoints(
+        &self,
+        reference: &Reference,
+        need: Need,
+    ) -> Result<Vec<Arc<Endpoint>>, Failure> {
+        self.upstreams.of(reference, need, &self.config).await
     }
 
     /// A round over the hosts that may be asked for what is needed.
-    pub(crate) fn round<'a>(
+    pub(crate) async fn round<'a>(
         &'a self,
         reference: &Reference,
         need: Need,
         lacking: Option<&'a Lacking>,
     ) -> Result<Round<'a>, Failure> {
-        let mut endpoints = self.endpoints(reference, need)?;
+        let mut endpoints = self.endpoints(reference, need).await?;
         if need == Need::Push {
             // An upload begins and ends at one host.
             endpoints.truncate(1);
@@ -100,8 +104,8 @@ impl RegistryClient {
     }
 
     /// The host that uploads go to: the first that takes them, as containerd chooses it.
-    pub(crate) fn pushed_to(&self, reference: &Reference) -> Result<Arc<Endpoint>, Failure> {
-        let first = self.endpoints(reference, Need::Push)?.into_iter().next();
+    pub(crate) async fn pushed_to(&self, reference: &Reference) -> Result<Arc<Endpoint>, Failure> {
+        let first = self.endpoints(reference, Need::Push).await?.into_iter().next();
         let none = || Failure::fatal(Kind::Protocol, format!("{} has no host to push to", reference.host()));
         first.map(|endpoint| endpoint.current()).ok_or_else(none)
     }
@@ -138,7 +142,7 @@ impl RegistryClient {
         let mut backoff = self.backoff();
         loop {
             let deadline = request.deadline.unwrap_or_else(|| backoff.deadline());
-            let mut round = self.round(request.reference, request.need, None)?;
+            let mut round = self.round(request.reference, request.need, None).await?;
             while let Some(endpoint) = round.next() {
                 // A mirror's word that there is nothing is not the last one.
                 let accepted = |status: &&u16| **status < 300 || round.is_last();

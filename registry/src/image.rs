@@ -147,7 +147,7 @@ impl RegistryClient {
         let need = if reference.digest().is_some() { Need::Pull } else { Need::Resolve };
         let mut backoff = self.backoff();
         loop {
-            let mut round = self.round(reference, need, None)?;
+            let mut round = self.round(reference, need, None).await?;
             while let Some(endpoint) = round.next() {
                 let answer_by = round.answer_by(backoff.deadline());
                 let fetched =

@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+mod aside;
 mod auth;
 mod backoff;
 mod blob;

@@ -73,7 +73,7 @@ impl RegistryClient {
             return Ok(Mounted::Yes);
         }
         // The registry opened an upload instead; it is not kept open. Nothing depends on that.
-        if let Ok(session) = self.session(reference, &answer) {
+        if let Ok(session) = self.session(reference, &answer).await {
             self.cancel(reference, session).await;
         }
         Ok(Mounted::No)
@@ -177,7 +177,7 @@ impl RegistryClient {
         let mut backoff = self.backoff();
         loop {
             let mut url = self.open_session(reference).await?;
-            let endpoint = self.pushed_to(reference)?;
+            let endpoint = self.pushed_to(reference).await?;
             url.query_pairs_mut().append_pair("digest", &digest.to_string());
             let mut request = self.to_session(reference, Method::PUT, url);
             request.payload = payload.clone();
@@ -198,7 +198,7 @@ impl RegistryClient {
         let path = "blobs/uploads/".to_owned();
         let request = Outgoing::new(reference, Need::Push, scope, Method::POST, path);
         let answer = self.request(&request, &[202]).await?;
-        self.session(reference, &answer)
+        self.session(reference, &answer).await
     }
 
     async fn append(
@@ -217,7 +217,7 @@ impl RegistryClient {
         request.deadline = Some(Instant::now() + time_for(piece.len() as u64));
         request.payload = Payload::Bytes(piece);
         let answer = self.request(&request, &[202]).await?;
-        self.session(reference, &answer)
+        self.session(reference, &answer).await
     }
 
     async fn close(
@@ -236,7 +236,7 @@ impl RegistryClient {
 
     async fn cancel(&self, reference: &Reference, session: Url) {
         let request = self.to_session(reference, Method::DELETE, session);
-        if let Ok(endpoint) = self.pushed_to(reference) {
+        if let Ok(endpoint) = self.pushed_to(reference).await {
             let _ = self.request_once(&request, &endpoint, Instant::now() + self.config.idle_timeout).await;
         }
     }
@@ -249,8 +249,8 @@ impl RegistryClient {
 
     /// The URL of an upload that the registry opened. It gets our credentials, so it must be the
     /// registry's own.
-    fn session(&self, reference: &Reference, answer: &Answer) -> Result<Url, SourceError> {
-        let endpoint = self.pushed_to(reference)?;
+    async fn session(&self, reference: &Reference, answer: &Answer) -> Result<Url, SourceError> {
+        let endpoint = self.pushed_to(reference).await?;
         let location = answer.header(header::LOCATION).and_then(|value| value.to_str().ok());
         let url = location.and_then(|location| answer.body.url().join(location).ok());
         match url {

@@ -1,19 +1,25 @@
 //! The endpoints of every registry that was asked for, kept up to date with the files that describe them.
 //!
 //! An endpoint lives as long as what is said of it stays the same: tokens, connections and experience with other hosts
-//! survive a change of one. When files become unusable while the client lives, what they said before holds on.
+//! survive a change of one. When files become unusable while the client lives, what they said before holds on. They are
+//! read on threads that may wait for a disk, by one reader of a registry while the others go on with what is known.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
 use store::SourceErrorKind as Kind;
-use tokio::time::Instant;
+use tokio::{
+    sync::Mutex as AsyncMutex,
+    time::{Instant, timeout},
+};
 use tracing::{info, warn};
 
 use crate::{
+    aside::aside,
     config::RegistryConfig,
     counters::{HostCounters, HostStats},
     endpoint::{Endpoint, Limits, Shared},
@@ -23,11 +29,15 @@ use crate::{
     transport::Transport,
 };
 
+/// How long a reader waits for the files: longer, and the disk hangs.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// All registries.
 #[derive(Debug)]
 pub(crate) struct Upstreams {
     /// For hosts of which nothing special is said.
     usual: Arc<Transport>,
+    /// Never held while a file is read.
     state: Mutex<State>,
 }
 
@@ -36,10 +46,12 @@ struct State {
     registries: HashMap<String, Registry>,
     transports: HashMap<Connection, Weak<Transport>>,
     counters: HashMap<String, Arc<HostCounters>>,
+    /// Held while the files of a registry are looked at.
+    looking: HashMap<String, Arc<AsyncMutex<()>>>,
 }
 
 /// One registry.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Registry {
     checked: Instant,
     endpoints: Vec<Arc<Endpoint>>,
@@ -94,19 +106,19 @@ pub enum Standing {
 // === impl Upstreams ===
 
 impl Upstreams {
-    pub(crate) fn new(config: &RegistryConfig) -> Result<Self, Failure> {
+    pub(crate) fn new(config: &RegistryConfig) -> Result<Arc<Self>, Failure> {
         let usual = Arc::new(Transport::new(config, &Connection::default())?);
-        Ok(Self { usual, state: Mutex::default() })
+        Ok(Arc::new(Self { usual, state: Mutex::default() }))
     }
 
     /// The hosts that may be asked for what is needed of the reference's registry, in the order of configuration.
-    pub(crate) fn of(
-        &self,
+    pub(crate) async fn of(
+        self: &Arc<Self>,
         reference: &Reference,
         need: Need,
         config: &RegistryConfig,
     ) -> Result<Vec<Arc<Endpoint>>, Failure> {
-        let mut endpoints = self.all(reference, config)?;
+        let mut endpoints = self.all(reference, config).await?;
         endpoints.retain(|endpoint| need.is_met(endpoint.upstream.capabilities));
         if endpoints.is_empty() {
             let message = format!(
@@ -119,28 +131,71 @@ impl Upstreams {
     }
 
     /// All hosts of the reference's registry, whatever they may be asked for.
-    pub(crate) fn all(
-        &self,
+    async fn all(
+        self: &Arc<Self>,
         reference: &Reference,
         config: &RegistryConfig,
     ) -> Result<Vec<Arc<Endpoint>>, Failure> {
-        let (name, now) = (reference.host(), Instant::now());
-        let mut state = self.state.lock();
-        if let Some(known) = state.registries.get(name)
-            && now.duration_since(known.checked) < config.hosts_recheck
-        {
-            return Ok(known.endpoints.clone());
+        let (name, began) = (reference.host(), Instant::now());
+        let (known, looking) = {
+            let mut state = self.state.lock();
+            let known = state.registries.get(name);
+            if let Some(known) = known
+                && began.duration_since(known.checked) < config.hosts_recheck
+            {
+                return Ok(known.endpoints.clone());
+            }
+            let known = known.map(|known| known.endpoints.clone());
+            (known, state.looking.entry(name.to_owned()).or_default().clone())
+        };
+        let turn = looking.clone().try_lock_owned().ok();
+        if let (None, Some(known)) = (&turn, &known) {
+            return Ok(known.clone());
         }
-        let known = state.registries.remove(name);
+        let look = async {
+            let turn = match turn {
+                Some(turn) => turn,
+                None => looking.lock_owned().await,
+            };
+            if let Some(endpoints) = self.checked_after(began, name) {
+                return Ok(endpoints);
+            }
+            let (this, reference, config) = (self.clone(), reference.clone(), config.clone());
+            let looked = aside(move || {
+                let _turn = turn;
+                this.look(&reference, &config)
+            });
+            looked.await.unwrap_or_else(|error| Err(unread(Kind::Unavailable, name, &error.to_string())))
+        };
+        match (timeout(PATIENCE, look).await, known) {
+            (Ok(looked), _) => looked,
+            (Err(_), Some(known)) => Ok(known),
+            (Err(_), None) => Err(unread(Kind::TimedOut, name, "the disk does not answer")),
+        }
+    }
+
+    /// The registry's hosts, if another reader has looked at its files meanwhile.
+    fn checked_after(&self, began: Instant, name: &str) -> Option<Vec<Arc<Endpoint>>> {
+        let state = self.state.lock();
+        let known = state.registries.get(name).filter(|known| known.checked > began)?;
+        Some(known.endpoints.clone())
+    }
+
+    /// Looks at what files say of the reference's registry, and takes note of it. One does so for a registry at a time.
+    fn look(&self, reference: &Reference, config: &RegistryConfig) -> Result<Vec<Arc<Endpoint>>, Failure> {
+        let name = reference.host();
+        let known = self.state.lock().registries.get(name).cloned();
         let registry = match describe(name, reference.api_host(), config) {
-            Ok(described) => self.renew(&mut state, name, described, known, config)?,
+            Ok(described) => self.renew(name, described, known, config)?,
             Err(problem) => match known {
-                Some(known) => Registry { checked: now, ..known }.with_problems(name, vec![problem]),
+                Some(known) => {
+                    Registry { checked: Instant::now(), ..known }.with_problems(name, vec![problem])
+                }
                 None => return Err(Failure::fatal(Kind::Protocol, problem)),
             },
         };
         let endpoints = registry.endpoints.clone();
-        state.registries.insert(name.to_owned(), registry);
+        self.state.lock().registries.insert(name.to_owned(), registry);
         Ok(endpoints)
     }
 
@@ -177,7 +232,6 @@ impl Upstreams {
     /// The registry as it is described now. A host that cannot be used is left out if there are others.
     fn renew(
         &self,
-        state: &mut State,
         name: &str,
         described: Described,
         known: Option<Registry>,
@@ -193,9 +247,10 @@ impl Upstreams {
                 endpoints.push(old.swap_remove(same));
                 continue;
             }
-            let transport = self.transport(state, &upstream.connection, config);
+            let transport = self.transport(&upstream.connection, config);
             let made = transport.and_then(|transport| {
-                let counters = state.counters.entry(upstream.name(name).to_owned()).or_default().clone();
+                let counted_as = upstream.name(name).to_owned();
+                let counters = self.state.lock().counters.entry(counted_as).or_default().clone();
                 Endpoint::new(name, upstream, &Shared { counters, transport, limits: limits.clone() })
             });
             match made {
@@ -228,23 +283,28 @@ impl Upstreams {
     }
 
     /// Connections of this kind, shared with all hosts that want the same.
-    fn transport(
-        &self,
-        state: &mut State,
-        connection: &Connection,
-        config: &RegistryConfig,
-    ) -> Result<Arc<Transport>, Failure> {
+    fn transport(&self, connection: &Connection, config: &RegistryConfig) -> Result<Arc<Transport>, Failure> {
         if *connection == Connection::default() {
             return Ok(self.usual.clone());
         }
-        if let Some(known) = state.transports.get(connection).and_then(Weak::upgrade) {
+        let known = |state: &State| state.transports.get(connection).and_then(Weak::upgrade);
+        if let Some(known) = known(&self.state.lock()) {
+            return Ok(known);
+        }
+        // This reads certificates.
+        let transport = Arc::new(Transport::new(config, connection)?);
+        let mut state = self.state.lock();
+        if let Some(known) = known(&state) {
             return Ok(known);
         }
         state.transports.retain(|_, transport| transport.strong_count() > 0);
-        let transport = Arc::new(Transport::new(config, connection)?);
         state.transports.insert(connection.clone(), Arc::downgrade(&transport));
         Ok(transport)
     }
+}
+
+fn unread(kind: Kind, name: &str, why: &str) -> Failure {
+    Failure::passing(kind, format!("what is configured for {name} cannot be read: {why}"))
 }
 
 // === impl Registry ===
@@ -272,3 +332,6 @@ impl Need {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

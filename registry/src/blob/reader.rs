@@ -140,12 +140,12 @@ impl RangeReader {
                     let what = "the server gives only a few of the bytes that it is asked for";
                     let failure = Failure::doubtful(part.body.url(), what);
                     self.part = None;
-                    self.host_failed();
+                    self.host_failed().await;
                     self.failed(failure).await?;
                 }
                 Err(mut failure) => {
                     self.part = None;
-                    if self.host_failed() && matches!(failure.retry, Retry::May(_)) {
+                    if self.host_failed().await && matches!(failure.retry, Retry::May(_)) {
                         // Another host need not be waited for.
                         failure.retry = Retry::AtOnce;
                     }
@@ -176,7 +176,7 @@ impl RangeReader {
 
     async fn ask(&mut self) -> Result<Part, Failure> {
         let blob = self.blob.clone();
-        let mut round = blob.round()?;
+        let mut round = blob.round().await?;
         while let Some(endpoint) = round.next() {
             let answer_by = round.answer_by(self.backoff.deadline());
             let part = self.ask_at(&endpoint, answer_by).await;
@@ -196,12 +196,12 @@ impl RangeReader {
     }
 
     /// The host whose body is being read did not do well. Whether there are other hosts.
-    fn host_failed(&self) -> bool {
+    async fn host_failed(&self) -> bool {
         let config = &self.blob.client.config;
         if let Some(endpoint) = &self.endpoint {
             endpoint.health.failed(config.host_penalty);
         }
-        let endpoints = self.blob.client.endpoints(&self.blob.reference, Need::Pull);
+        let endpoints = self.blob.client.endpoints(&self.blob.reference, Need::Pull).await;
         endpoints.is_ok_and(|endpoints| endpoints.iter().any(|endpoint| !endpoint.health.is_failing()))
     }
 

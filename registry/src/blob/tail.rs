@@ -48,7 +48,7 @@ impl RemoteBlob {
     pub(super) async fn tail(&self, len: u64) -> Result<Tail, SourceError> {
         let mut backoff = self.client.backoff();
         loop {
-            let mut round = self.round()?;
+            let mut round = self.round().await?;
             while let Some(endpoint) = round.next() {
                 let found = self.find_tail(&endpoint, len, round.answer_by(backoff.deadline())).await;
                 if let Some(found) = round.outcome(found) {

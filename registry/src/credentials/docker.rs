@@ -21,7 +21,7 @@ use super::{
     CredentialError, CredentialQuery, CredentialSource, Credentials, SourceKind, entry::Entry,
     helper_protocol, shared_run::SharedRuns,
 };
-use crate::{regular_file, stamp::Stamp};
+use crate::{aside::aside, regular_file, stamp::Stamp};
 
 /// The key under which docker.io's credentials are kept.
 const DOCKER_IO_KEY: &str = "https://index.docker.io/v1/";
@@ -33,11 +33,17 @@ const HELPER_TIMEOUT: Duration = Duration::from_secs(15);
 /// `config.json` as a source of credentials.
 #[derive(Debug)]
 pub struct DockerConfig {
-    path: PathBuf,
+    config: Arc<ConfigFile>,
     helper_timeout: Duration,
-    cached: Mutex<Option<(Stamp, Arc<File>)>>,
     /// Helpers that run, by their name and the server they are asked for.
     helpers: SharedRuns<(String, String), Result<Option<Credentials>, CredentialError>>,
+}
+
+/// The file, and what it said when it was read last.
+#[derive(Debug)]
+struct ConfigFile {
+    path: PathBuf,
+    cached: Mutex<Option<(Stamp, Arc<File>)>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -55,12 +61,8 @@ struct File {
 impl DockerConfig {
     /// The file at `path`, which need not exist yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path.into(),
-            helper_timeout: HELPER_TIMEOUT,
-            cached: Mutex::new(None),
-            helpers: SharedRuns::default(),
-        }
+        let config = Arc::new(ConfigFile { path: path.into(), cached: Mutex::new(None) });
+        Self { config, helper_timeout: HELPER_TIMEOUT, helpers: SharedRuns::default() }
     }
 
     /// The file that Docker would use: in `$DOCKER_CONFIG`, else in `.docker` of the home directory.
@@ -80,12 +82,19 @@ impl DockerConfig {
         self
     }
 
+    /// What the file says now, read by a thread that may wait.
+    async fn load(&self) -> Result<Arc<File>, CredentialError> {
+        let config = self.config.clone();
+        aside(move || config.load()).await.map_err(|cause| self.config.unread(cause))?
+    }
+}
+
+// === impl ConfigFile ===
+
+impl ConfigFile {
     /// The file's content, read again if it has changed; empty if there is no file.
     fn load(&self) -> Result<Arc<File>, CredentialError> {
-        let failed = |cause: io::Error| {
-            CredentialError::new(format!("cannot read the Docker configuration {}", self.path.display()))
-                .caused_by(cause)
-        };
+        let failed = |cause| self.unread(cause);
         let Some(stamp) = Stamp::read(&self.path).map_err(failed)? else { return Ok(Arc::default()) };
         if let Some((known, file)) = &*self.cached.lock()
             && *known == stamp
@@ -102,12 +111,17 @@ impl DockerConfig {
         *self.cached.lock() = Some((stamp, file.clone()));
         Ok(file)
     }
+
+    fn unread(&self, cause: io::Error) -> CredentialError {
+        CredentialError::new(format!("cannot read the Docker configuration {}", self.path.display()))
+            .caused_by(cause)
+    }
 }
 
 #[async_trait]
 impl CredentialSource for DockerConfig {
     fn describe(&self) -> String {
-        format!("Docker configuration {}", self.path.display())
+        format!("Docker configuration {}", self.config.path.display())
     }
 
     fn kind(&self) -> SourceKind {
@@ -115,7 +129,7 @@ impl CredentialSource for DockerConfig {
     }
 
     async fn credentials(&self, query: CredentialQuery<'_>) -> Result<Option<Credentials>, CredentialError> {
-        let file = self.load()?;
+        let file = self.load().await?;
         let key = if query.host == "docker.io" { DOCKER_IO_KEY } else { query.host };
         if let Some(helper) = file.helper(query.host, key) {
             let run = || helper_protocol::get(helper, key, self.helper_timeout);
@@ -129,7 +143,7 @@ impl CredentialSource for DockerConfig {
             CredentialError::new(format!(
                 "the auth entry for {} in {} is malformed; log in again",
                 query.host,
-                self.path.display()
+                self.config.path.display()
             ))
         };
         entry.credentials().ok_or_else(malformed).map(Some)

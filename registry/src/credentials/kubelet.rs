@@ -31,6 +31,7 @@ use super::{
     CredentialError, CredentialQuery, CredentialSource, Credentials, SourceKind, keyring::Keyring,
     program::Program, shared_run::SharedRuns,
 };
+use crate::aside::aside;
 
 /// How long a plugin may take; it may have to ask a cloud's metadata service. A read waits for it.
 const PLUGIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -41,7 +42,8 @@ pub struct KubeletPlugins {
     config: PathBuf,
     programs: PathBuf,
     timeout: Duration,
-    loaded: Mutex<Option<Loaded>>,
+    /// Locked while the configuration is read, by threads that may wait.
+    loaded: Arc<Mutex<Option<Loaded>>>,
     cache: Cache,
     running: SharedRuns<(String, String), Result<Found, CredentialError>>,
 }
@@ -56,7 +58,7 @@ impl KubeletPlugins {
             config: config.into(),
             programs: programs.into(),
             timeout: PLUGIN_TIMEOUT,
-            loaded: Mutex::default(),
+            loaded: Arc::default(),
             cache: Cache::default(),
             running: SharedRuns::default(),
         }
@@ -70,12 +72,17 @@ impl KubeletPlugins {
     }
 
     /// The providers of the configuration, read again if it has changed.
-    fn providers(&self) -> Result<Arc<[Provider]>, CredentialError> {
-        let mut loaded = self.loaded.lock();
-        let current = Loaded::read(&self.config, loaded.take())?;
-        let providers = current.providers.clone();
-        *loaded = Some(current);
-        Ok(providers)
+    async fn providers(&self) -> Result<Arc<[Provider]>, CredentialError> {
+        let (loaded, config) = (self.loaded.clone(), self.config.clone());
+        let read = aside(move || {
+            let mut loaded = loaded.lock();
+            let current = Loaded::read(&config, loaded.take())?;
+            let providers = current.providers.clone();
+            *loaded = Some(current);
+            Ok(providers)
+        });
+        let unread = |cause| CredentialError::new("cannot read kubelet's configuration").caused_by(cause);
+        read.await.map_err(unread)?
     }
 
     /// What `provider` knows for the image: remembered, or asked now.
@@ -136,7 +143,7 @@ impl CredentialSource for KubeletPlugins {
 
     async fn candidates(&self, query: CredentialQuery<'_>) -> Result<Vec<Credentials>, CredentialError> {
         let (mut logins, mut failure) = (Vec::new(), None);
-        for provider in self.providers()?.iter().filter(|provider| provider.serves(query)) {
+        for provider in self.providers().await?.iter().filter(|provider| provider.serves(query)) {
             match self.ask(provider, query).await {
                 Ok(found) => logins.extend(found.iter().cloned()),
                 Err(error) => {

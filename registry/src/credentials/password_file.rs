@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use async_trait::async_trait;
 
 use super::{CredentialError, CredentialQuery, CredentialSource, Credentials, Secret, SourceKind};
-use crate::regular_file;
+use crate::{aside::aside, regular_file};
 
 /// No password is longer.
 const MAX_FILE: u64 = 64 << 10;
@@ -36,7 +36,9 @@ impl CredentialSource for PasswordFile {
             return Ok(None);
         }
         let utf8 = |bytes| String::from_utf8(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidData));
-        let text = regular_file::read(&self.path, MAX_FILE).and_then(utf8).map_err(|cause| {
+        let path = self.path.clone();
+        let read = aside(move || regular_file::read(&path, MAX_FILE)).await.flatten();
+        let text = read.and_then(utf8).map_err(|cause| {
             CredentialError::new(format!("cannot read the password file {}", self.path.display()))
                 .caused_by(cause)
         })?;

@@ -133,7 +133,7 @@ async fn the_helper_named_for_the_host_comes_before_the_store() {
     let (_directory, config) = written(
         r#"{"credHelpers":{"a.example.com":"named-for-host","https://index.docker.io/v1/":"hub"},"credsStore":"store"}"#,
     );
-    let file = config.load().unwrap();
+    let file = config.load().await.unwrap();
     assert_eq!(file.helper("a.example.com", "a.example.com"), Some("named-for-host"));
     assert_eq!(file.helper("b.example.com", "b.example.com"), Some("store"));
     assert_eq!(file.helper("docker.io", DOCKER_IO_KEY), Some("hub"));

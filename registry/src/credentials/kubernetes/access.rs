@@ -14,7 +14,7 @@ use reqwest::{Certificate, Client, ClientBuilder, Identity, redirect::Policy};
 use url::Url;
 
 use super::kubeconfig::{self, Cluster, User};
-use crate::{credentials::Secret, error::root_cause, regular_file};
+use crate::{aside::aside, credentials::Secret, error::root_cause, regular_file};
 
 /// Where a pod finds its service account.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -60,7 +60,13 @@ impl ClusterAccess {
         named.or_else(home).map_or(Self::ServiceAccount, Self::Kubeconfig)
     }
 
-    pub(super) fn open(&self) -> Result<Api, ClusterError> {
+    /// Reads what is written there, on a thread that may wait.
+    pub(super) async fn open_aside(&self) -> Result<Api, ClusterError> {
+        let (access, failed) = (self.clone(), |error: io::Error| ClusterError::new(error.to_string()));
+        aside(move || access.open()).await.map_err(failed)?
+    }
+
+    fn open(&self) -> Result<Api, ClusterError> {
         let (cluster, user) = match self {
             Self::Kubeconfig(path) => kubeconfig::read(&text(path)?, path)?,
             Self::ServiceAccount => service_account()?,

@@ -80,11 +80,11 @@ struct Watch<'a> {
 impl Watch<'_> {
     /// Lists, and watches again and again from there, until something goes wrong.
     async fn follow(&self, pause: &mut Duration) -> Result<std::convert::Infallible, ClusterError> {
-        let mut version = self.list(&self.access.open()?).await?;
+        let mut version = self.list(&self.access.open_aside().await?).await?;
         self.known.set_trouble(self.which, self.namespace, None);
         loop {
             let (began, before) = (Instant::now(), version.clone());
-            let watched = self.watch(&self.access.open()?, &mut version).await;
+            let watched = self.watch(&self.access.open_aside().await?, &mut version).await;
             let lasted = began.elapsed() >= SHORTEST_WATCH;
             // A list alone is no success: it would be made again and again where watches do not work.
             if lasted || version != before {
