@@ -5,7 +5,10 @@ mod heap;
 
 use std::process::ExitCode;
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::{
+    signal::{SigSet, Signal},
+    stat::{Mode, umask},
+};
 use snapshotter::{config::Config, daemon::Daemon, fd_store, flags::Flags, logging};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -18,6 +21,8 @@ fn main() -> ExitCode {
     #[cfg(target_env = "gnu")]
     heap::bound();
     logging::start(flags.log_level);
+    // What the daemon makes is for its own user alone. Roots of containers have their modes set apart.
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
     match run(flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -18,6 +18,10 @@ mod image;
 mod node;
 #[path = "credentials/planted.rs"]
 mod planted;
+#[path = "credentials/private.rs"]
+mod private;
+#[path = "credentials/processes.rs"]
+mod processes;
 #[path = "credentials/told.rs"]
 mod told;
 
@@ -207,32 +211,4 @@ async fn containerds_own_image_service_behind_the_proxy_pulls_a_private_image_la
     assert!(status.files.percent_present < 100.0, "{status:?}");
     assert!(node.read(&image.layers[0]) == image.layers[0].files, "{}", node.daemon.log());
     containerd.stop();
-}
-
-#[test]
-fn every_file_and_socket_is_for_its_owner_only() {
-    skip_unless!(requires::fuse());
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let directory = tempfile::tempdir().unwrap();
-        let _containerd = Containerd::start(&directory.path().join("containerd.sock")).await;
-        let registry = registry(Auth::None);
-        let image = image(&registry, 1);
-        let mut node = Node::start(&proxied(directory.path(), true)).await;
-        cri::pull(&directory.path().join("cri.sock"), &image.reference, "me", "p").await.unwrap();
-        assert!(is_lazy(&mut node, &image).await);
-        let mode = |path: &Path| fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777;
-        let root = node.daemon.root();
-        for (path, expected) in [
-            (root.clone(), 0o700),
-            (root.join("credentials"), 0o700),
-            (root.join("credentials/key"), 0o400),
-            (root.join("credentials/kept"), 0o600),
-            (node.daemon.address(), 0o600),
-            (node.daemon.admin(), 0o600),
-            (directory.path().join("cri.sock"), 0o600),
-        ] {
-            assert_eq!(mode(&path), expected, "{}", path.display());
-        }
-    });
 }

@@ -2,6 +2,7 @@
 //! daemon says, keeps, serves and starts.
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -26,19 +27,25 @@ use super::{
     image::Image,
     is_lazy,
     node::{self, Node, ON_DEMAND},
+    processes::{Seen, Watch},
     registry,
 };
 
 /// What every secret begins with; it is found nowhere else.
 const PLANTED: &str = "planted-";
-/// Each registry's password, by the source that has it. That of the last one is had by nobody.
-const GOOD: [&str; 5] = [
+/// The variable in which a credential provider gets a secret, as its configuration says.
+const VARIABLE: &str = "KEY=planted-plugin-env";
+/// Each registry's password, by the source that has it.
+const GOOD: [&str; 6] = [
     "planted-kubelet-good",
     "planted-own-good",
     "planted-file-good",
     "planted-secret-good",
     "planted-never-given",
+    "planted-helper-good",
 ];
+/// The registry whose password nobody has.
+const HOPELESS: usize = 4;
 
 /// A machine on which every source of credentials has secrets.
 struct World {
@@ -68,21 +75,21 @@ impl World {
         });
         let hosts: Vec<_> = registries.iter().map(TestRegistry::host).collect();
         let containerd = Containerd::start(&path.join("containerd.sock")).await;
-        docker(path, &hosts[4]);
-        kubelet(path, &hosts[4]);
+        docker(path, &hosts[HOPELESS], &hosts[5]);
+        kubelet(path, &hosts[HOPELESS]);
         let secret = json!({ "auths": { &hosts[3]: { "username": "me", "password": GOOD[3] } } });
         kubeconfig(path, &cluster::start("planted-cluster-token", &secret).await);
         fs::write(path.join("password"), format!("{}\n", GOOD[2])).unwrap();
         let config = config(path, &hosts);
         let mut node = Node::start(&config).await;
-        trace(&mut node, &config).await;
+        trace(&mut node, path, &config).await;
         let images = registries.iter().zip(1..).map(|(registry, seed)| image(registry, seed)).collect();
         Self { directory, registries, images, containerd, config, node }
     }
 
     /// Pulls with credentials as kubelet does, some of them good.
     async fn pull(&self) {
-        let (socket, hopeless) = (self.node.daemon.address(), &self.images[4].reference);
+        let (socket, hopeless) = (self.node.daemon.address(), &self.images[HOPELESS].reference);
         cri::pull(&socket, &self.images[0].reference, "me", GOOD[0]).await.unwrap();
         cri::pull(&socket, hopeless, "me", "planted-kubelet-bad").await.unwrap();
         self.containerd.refuse_pulls();
@@ -110,15 +117,26 @@ impl World {
     }
 }
 
-/// `config.json` with a login that is refused.
-fn docker(path: &Path, host: &str) {
-    let auths = json!({ "auths": { host: { "username": "me", "password": "planted-docker-bad" } } });
-    fs::write(path.join("docker.json"), auths.to_string()).unwrap();
+/// What programs that give credentials begin with: they note how they were started, and live for long enough to be seen.
+fn note(path: &Path) -> String {
+    format!("cat /proc/$$/cmdline /proc/$PPID/cmdline >>{}/arguments\nsleep 0.2", path.display())
 }
 
-/// Credential providers: one whose logins are refused, and one that fails. Both note how they were started.
+/// `config.json` with a login that is refused, and with a helper that gives a good one.
+fn docker(path: &Path, hopeless: &str, good: &str) {
+    let config = json!({
+        "auths": { hopeless: { "username": "me", "password": "planted-docker-bad" } },
+        "credHelpers": { good: "vault" },
+    });
+    fs::write(path.join("docker.json"), config.to_string()).unwrap();
+    let answer = json!({ "ServerURL": good, "Username": "me", "Secret": GOOD[5] });
+    let script = format!("{}\necho planted-helper-noise >&2\ncat <<'END'\n{answer}\nEND", note(path));
+    executable(&path.join("docker-credential-vault"), &script);
+}
+
+/// Credential providers: one whose logins are refused, and one that fails.
 fn kubelet(path: &Path, host: &str) {
-    let note = format!("cat /proc/$$/cmdline /proc/$PPID/cmdline >>{}/arguments", path.display());
+    let note = note(path);
     let login = |password: &str| json!({ "username": "me", "password": password });
     let answer = json!({
         "kind": "CredentialProviderResponse",
@@ -131,13 +149,14 @@ fn kubelet(path: &Path, host: &str) {
         &format!("{note}\necho planted-plugin-noise >&2\ncat <<'END'\n{answer}\nEND"),
     );
     executable(&path.join("broken"), &format!("{note}\necho planted-plugin-broken\nexit 1"));
+    let (variable, value) = VARIABLE.split_once('=').unwrap();
     let provider = |name: &str| {
         json!({
             "name": name,
             "matchImages": [host],
             "defaultCacheDuration": "1h",
             "apiVersion": "credentialprovider.kubelet.k8s.io/v1",
-            "env": [{ "name": "KEY", "value": "planted-plugin-env" }],
+            "env": [{ "name": variable, "value": value }],
         })
     };
     let config =
@@ -166,15 +185,16 @@ fn config(path: &Path, hosts: &[String]) -> String {
          [credentials.hosts.\"{}\"]\nusername = \"me\"\npassword = \"{}\"\n\
          [credentials.hosts.\"{}\"]\nusername = \"me\"\npassword_file = \"{path}/password\"\n\
          [credentials.hosts.\"{}\"]\nusername = \"me\"\npassword = \"planted-own-bad\"\n",
-        hosts[1], GOOD[1], hosts[2], hosts[4],
+        hosts[1], GOOD[1], hosts[2], hosts[HOPELESS],
     )
 }
 
-/// Starts the daemon anew, with everything that it can log.
-async fn trace(node: &mut Node, config: &str) {
+/// Starts the daemon anew, with everything that it can log, and with helpers in `programs`.
+async fn trace(node: &mut Node, programs: &Path, config: &str) {
     node.daemon.end(Signal::SIGTERM).unwrap();
-    let (program, directory) = (Path::new(node::PROGRAM), node.directory.path());
-    node.daemon = Starlingd::start_logging(program, directory, config, "trace").unwrap();
+    let program = programs.join("starlingd");
+    executable(&program, &format!("PATH={}:$PATH exec {} \"$@\"", programs.display(), node::PROGRAM));
+    node.daemon = Starlingd::start_logging(&program, node.directory.path(), config, "trace").unwrap();
     node.client = client::Client::connect(&node.daemon.address()).await.unwrap();
 }
 
@@ -223,20 +243,37 @@ fn executable(path: &PathBuf, script: &str) {
     assert!(Command::new("install").arg("-m755").arg(&source).arg(path).status().unwrap().success());
 }
 
+/// Neither the daemon nor a program that it starts has a secret among its arguments; in its environment a provider has
+/// what its configuration says, and nobody else anything.
+fn nothing_is_shown_by_processes(seen: &BTreeSet<Seen>) {
+    for program in ["starlingd", "docker-credential-vault", "plugin", "broken"] {
+        assert!(seen.iter().any(|seen| holds(&seen.arguments, program)), "{program} was not seen");
+    }
+    for Seen { arguments, environment } in seen {
+        let shown = String::from_utf8_lossy(arguments);
+        assert!(!holds(arguments, PLANTED), "{shown}");
+        let mut variables = environment.split(|byte| *byte == 0).filter(|variable| holds(variable, PLANTED));
+        let by_provider = !holds(arguments, "--log-level") && !holds(arguments, "docker-credential-");
+        assert!(variables.all(|variable| by_provider && variable == VARIABLE.as_bytes()), "{shown}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_logged_counted_shown_or_kept_in_clear_text() {
     skip_unless!(requires::fuse());
+    let watch = Watch::start();
     let mut world = World::new().await;
     world.pull().await;
-    for n in 0..4 {
+    for n in (0..GOOD.len()).filter(|n| *n != HOPELESS) {
         assert!(is_lazy(&mut world.node, &world.images[n]).await, "{n}: {}", world.node.daemon.log());
         assert!(world.node.read(&world.images[n].layers[0]) == world.images[n].layers[0].files, "{n}");
     }
-    assert!(!is_lazy(&mut world.node, &world.images[4]).await);
+    assert!(!is_lazy(&mut world.node, &world.images[HOPELESS]).await);
     let places = world.places();
     assert!(places.len() > 20 && holds(&places[5].1, "plugin"), "too little was looked at");
     // A header that authenticates with a password has it in base64.
     let encoded = GOOD.map(|secret| STANDARD_NO_PAD.encode(format!("me:{secret}")));
+    nothing_is_shown_by_processes(&watch.end());
     for (place, text) in &places {
         for planted in encoded.iter().map(String::as_str).chain([PLANTED]) {
             assert!(!holds(text, planted), "{planted:?} is in {place}");
