@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout};
 use url::Url;
 
 use crate::{
+    aside::aside,
     config::RegistryConfig,
     counters::Count,
     endpoint::{Endpoint, is_loopback},
@@ -105,7 +106,9 @@ impl Transport {
         let url = request.url().clone();
         let authority = (url.host_str().map(str::to_owned), url.port_or_known_default());
         if self.only_http2.lock().contains(&authority) {
-            return execute(self.http2()?, request).await.map_err(|error| Failure::transport(&url, error));
+            return execute(self.http2().await?, request)
+                .await
+                .map_err(|error| Failure::transport(&url, error));
         }
         // Only TLS tells before a byte of the request was sent. A stream cannot be sent again, but what is asked
         // for before a stream is no stream.
@@ -117,17 +120,20 @@ impl Transport {
         match again.filter(|_| refuses_http1(&error)) {
             Some(request) => {
                 self.only_http2.lock().insert(authority);
-                execute(self.http2()?, request).await.map_err(|error| Failure::transport(&url, error))
+                execute(self.http2().await?, request).await.map_err(|error| Failure::transport(&url, error))
             }
             None => Err(Failure::transport(&url, error)),
         }
     }
 
-    fn http2(&self) -> Result<&Clients, Failure> {
+    async fn http2(&self) -> Result<&Clients, Failure> {
         if let Some(clients) = self.http2.get() {
             return Ok(clients);
         }
-        let clients = Clients::new(&self.config, &self.connection, false)?;
+        let (config, connection) = (self.config.clone(), self.connection.clone());
+        // This reads certificates.
+        let made = aside(move || Clients::new(&config, &connection, false)).await;
+        let clients = made.map_err(|error| Failure::passing(Kind::Unavailable, error.to_string()))??;
         Ok(self.http2.get_or_init(|| clients))
     }
 
