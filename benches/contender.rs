@@ -25,6 +25,8 @@ pub(crate) enum Contender {
     Starling,
     /// The same, on a machine that has had the image before: its content is gone, the recorded profile is not.
     StarlingProfile,
+    /// The same as [`Contender::Starling`], which fetches nothing in the background: what its reads cost.
+    StarlingOnDemand,
 }
 
 /// Which of an image's two forms is pulled.
@@ -86,6 +88,7 @@ impl Contender {
             Self::StargzTuned => "stargz-snapshotter, tuned",
             Self::Starling => "Starling",
             Self::StarlingProfile => "Starling, with profile",
+            Self::StarlingOnDemand => "Starling, no background",
         }
     }
 
@@ -93,7 +96,8 @@ impl Contender {
     pub(crate) fn form(self) -> Form {
         match self {
             Self::Overlayfs | Self::OverlayfsParallel | Self::Erofs => Form::Plain,
-            Self::Stargz | Self::StargzTuned | Self::Starling | Self::StarlingProfile => Form::Estargz,
+            Self::Stargz | Self::StargzTuned => Form::Estargz,
+            Self::Starling | Self::StarlingProfile | Self::StarlingOnDemand => Form::Estargz,
         }
     }
 
@@ -106,6 +110,7 @@ impl Contender {
             Self::Stargz => ("stargz", String::new(), ""),
             Self::StargzTuned => ("stargz", String::new(), STARGZ_TUNED),
             Self::Starling | Self::StarlingProfile => ("starling", String::new(), ""),
+            Self::StarlingOnDemand => ("starling", String::new(), "no_background_fetch = true\n"),
         };
         Setup { snapshotter, containerd, daemon }
     }

@@ -75,7 +75,7 @@ impl Node {
             Contender::Stargz | Contender::StargzTuned => {
                 Daemon::Stargz(Rival::start_program(&programs.rival, &home, setup.daemon)?)
             }
-            Contender::Starling | Contender::StarlingProfile => {
+            Contender::Starling | Contender::StarlingProfile | Contender::StarlingOnDemand => {
                 if let Some(profiles) = profiles {
                     copy_files(profiles, &home.join(PROFILES))?;
                 }

@@ -138,6 +138,7 @@ fn colour(contender: Contender) -> &'static str {
         Contender::StargzTuned => "#bf8700",
         Contender::Starling => "#54aeff",
         Contender::StarlingProfile => "#0969da",
+        Contender::StarlingOnDemand => "#80ccff",
     }
 }
 
