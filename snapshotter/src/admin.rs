@@ -29,7 +29,7 @@ pub use status::{
     LayerStatus, MemoryStatus, OutcomeStatus, PlaceStatus, Pruned, RegistryStatus, Status, Verified,
 };
 
-use crate::{metrics::Metrics, profile::Document};
+use crate::{crash::told, metrics::Metrics, profile::Document};
 
 /// The name of the admin socket, in the directory of the socket for containerd.
 pub const SOCKET_NAME: &str = "admin.sock";
@@ -58,7 +58,7 @@ pub async fn serve(
         async move {
             match tokio::task::spawn_blocking(move || reporter()).await {
                 Ok(status) => Json(status).into_response(),
-                Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+                Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, told(&error)).into_response(),
             }
         }
     };
@@ -83,7 +83,7 @@ async fn profile(profiler: &Profiler, uri: &Uri) -> Response {
     match tokio::task::spawn_blocking(move || profiler(&image)).await {
         Ok(Ok(document)) => Json(document).into_response(),
         Ok(Err(reason)) => (StatusCode::NOT_FOUND, reason).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, told(&error)).into_response(),
     }
 }
 

@@ -29,6 +29,7 @@ use tonic::{
 };
 
 use self::{message::decode, upstream::Upstream};
+use crate::crash::told;
 
 /// Where containerd serves the image service by default.
 pub const DEFAULT_SERVICE: &str = "/run/containerd/containerd.sock";
@@ -194,6 +195,6 @@ async fn whole(answer: Response<Incoming>) -> Result<Whole, Status> {
 /// Writing to disk takes its time; what goes wrong there is logged there.
 async fn blocking(work: impl FnOnce() + Send + 'static) {
     if let Err(error) = tokio::task::spawn_blocking(work).await {
-        tracing::warn!(%error, "cannot keep the credentials of a pull");
+        tracing::warn!(error = told(&error), "cannot keep the credentials of a pull");
     }
 }

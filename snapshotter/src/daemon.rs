@@ -28,6 +28,7 @@ use crate::{
     admin::{self, MemoryStatus, Reporter, Status},
     config::{Config, Loaded, Warning},
     connections::Connections,
+    crash,
     cri::ImageService,
     error::SnapshotError,
     fd_store::Inherited,
@@ -137,8 +138,8 @@ pub enum ServeError {
     #[error("the address for metrics failed")]
     Metrics(#[source] io::Error),
     /// A server ended in a way it never should.
-    #[error("a server broke down")]
-    Panicked(#[source] tokio::task::JoinError),
+    #[error("a server broke down: {0}")]
+    Panicked(&'static str),
 }
 
 // === impl Daemon ===
@@ -240,7 +241,7 @@ impl Daemon {
         tracing::info!(address = %self.flags.address.display(), version = crate::VERSION, "serving");
         let ended = tokio::select! {
             () = stop => Ok(()),
-            Some(ended) = tasks.join_next() => ended.map_err(ServeError::Panicked).and_then(|result| result),
+            Some(ended) = tasks.join_next() => ended.map_err(|error| ServeError::Panicked(crash::told(&error))).and_then(|result| result),
         };
         notify(NotifyState::Stopping);
         tracing::info!("stopping");

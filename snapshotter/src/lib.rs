@@ -9,6 +9,7 @@ pub mod admin;
 mod closure;
 pub mod config;
 pub mod connections;
+pub mod crash;
 pub mod cri;
 pub mod daemon;
 pub mod directories;

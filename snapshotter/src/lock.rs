@@ -4,9 +4,9 @@
 //! root would delete each other's. The lock is the kernel's (flock): it ends with the process, however that ends.
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, Read, Seek, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -48,10 +48,11 @@ pub enum LockError {
 // === impl RootLock ===
 
 impl RootLock {
-    /// Takes the root `root`, which is made if it is not there, for its owner only.
+    /// Takes the root `root`, which is made if it is not there, for its owner only; one that others may enter is closed to
+    /// them.
     ///
     /// # Errors
-    /// Another process has it, or its lock file cannot be made.
+    /// Another process has it, or its lock file cannot be made, or it belongs to somebody else.
     pub fn take(root: &Path) -> Result<Self, LockError> {
         let path = root.join("lock");
         let failed = |source| LockError::Io { path: path.clone(), source };
@@ -66,6 +67,7 @@ impl RootLock {
             .map_err(failed)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut file) => {
+                make_private(root).map_err(failed)?;
                 write_pid(&mut file).map_err(failed)?;
                 Ok(Self { _file: file })
             }
@@ -75,6 +77,15 @@ impl RootLock {
             Err((_, error)) => Err(failed(error.into())),
         }
     }
+}
+
+/// Somebody else may have made it: kubelet makes the directories of a `hostPath` with mode 0755.
+fn make_private(root: &Path) -> io::Result<()> {
+    let mode = fs::metadata(root)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        fs::set_permissions(root, Permissions::from_mode(mode & 0o7700))?;
+    }
+    Ok(())
 }
 
 fn write_pid(file: &mut File) -> io::Result<()> {
@@ -104,5 +115,13 @@ mod tests {
         assert!(message.contains("--root"), "{message}");
         drop(first);
         RootLock::take(&root).unwrap();
+    }
+
+    #[test]
+    fn a_root_that_others_could_enter_is_closed_to_them() {
+        let root = tempfile::tempdir().unwrap();
+        fs::set_permissions(root.path(), Permissions::from_mode(0o755)).unwrap();
+        let _lock = RootLock::take(root.path()).unwrap();
+        assert_eq!(fs::metadata(root.path()).unwrap().permissions().mode() & 0o7777, 0o700);
     }
 }

@@ -1,6 +1,9 @@
 //! Logs as containerd's tools expect them: one JSON object a line on stderr, with `level`, `msg`, `time` and the
 //! event's fields beside them, not nested, under the names and level names of logrus.
 
+#[cfg(test)]
+pub(crate) mod captured;
+
 use std::{fmt, str::FromStr};
 
 use serde_json::{Map, Value};
@@ -205,34 +208,10 @@ impl From<Level> for LevelFilter {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::{self, Write},
-        sync::Arc,
-    };
-
-    use parking_lot::Mutex;
-
     use super::*;
 
-    #[derive(Clone, Default)]
-    struct Captured(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Captured {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     fn logged(level: Level, work: impl FnOnce()) -> Vec<Map<String, Value>> {
-        let captured = Captured::default();
-        let writer = captured.clone();
-        tracing::subscriber::with_default(subscriber(level, move || writer.clone()), work);
-        let bytes = captured.0.lock().clone();
-        String::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        captured::logged(level, work).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     #[test]
@@ -285,7 +264,7 @@ mod tests {
     fn causes_are_said_once() {
         #[derive(Debug, thiserror::Error)]
         #[error("outer")]
-        struct Outer(#[source] io::Error);
-        assert_eq!(chain(&Outer(io::Error::other("inner"))), "outer: inner");
+        struct Outer(#[source] std::io::Error);
+        assert_eq!(chain(&Outer(std::io::Error::other("inner"))), "outer: inner");
     }
 }

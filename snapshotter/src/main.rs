@@ -9,7 +9,7 @@ use nix::sys::{
     signal::{SigSet, Signal},
     stat::{Mode, umask},
 };
-use snapshotter::{config::Config, daemon::Daemon, fd_store, flags::Flags, logging};
+use snapshotter::{config::Config, crash, daemon::Daemon, fd_store, flags::Flags, logging};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
@@ -21,6 +21,9 @@ fn main() -> ExitCode {
     #[cfg(target_env = "gnu")]
     heap::bound();
     logging::start(flags.log_level);
+    if let Err(error) = crash::contain() {
+        tracing::warn!(%error, "a crash may leave a core dump, with secrets in it");
+    }
     // What the daemon makes is for its own user alone. Roots of containers have their modes set apart.
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
     match run(flags) {

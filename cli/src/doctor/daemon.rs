@@ -41,7 +41,25 @@ pub(super) fn configuration(loaded: &Result<Loaded, ConfigError>) -> Check {
 
 /// The daemon's two sockets.
 pub(super) fn sockets(wanted: Wanted<'_>, admin: &Path) -> Vec<Check> {
-    vec![socket(wanted.address), running(ask_status(admin), wanted)]
+    vec![socket(wanted.address), private(&[wanted.root, admin]), running(ask_status(admin), wanted)]
+}
+
+/// Whoever gets at the root or the admin socket sees what images hold.
+fn private(paths: &[&Path]) -> Check {
+    const NAME: &str = "permissions";
+    let mode = |path: &Path| fs::symlink_metadata(path).ok().map(|stat| stat.mode() & 0o777);
+    let known: Vec<_> = paths.iter().filter_map(|path| Some((*path, mode(path)?))).collect();
+    let open: Vec<_> = known.iter().filter(|(_, mode)| mode & 0o077 != 0).collect();
+    if known.is_empty() {
+        return Check::skipped(NAME, "neither the daemon's root nor its admin socket is there");
+    }
+    if open.is_empty() {
+        return Check::ok(NAME, "root and admin socket are for their owner only");
+    }
+    let found: Vec<_> =
+        open.iter().map(|(path, mode)| format!("{} has mode {mode:o}", path.display())).collect();
+    let commands = open.iter().map(|(path, _)| format!("chmod go= {}", path.display())).collect();
+    Check::failure(NAME, format!("{}: others may look", found.join(", ")), Remedy::new("run", commands))
 }
 
 /// Start it.
@@ -138,6 +156,24 @@ mod tests {
         assert_eq!(socket(&path).state, State::Ok);
         drop(listener);
         assert!(socket(&path).found.contains("nobody answers"));
+    }
+
+    #[test]
+    fn the_root_and_the_admin_socket_are_for_their_owner_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let (root, admin) = (directory.path(), directory.path().join("admin.sock"));
+        let _listener = UnixListener::bind(&admin).unwrap();
+        let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        set(root, 0o755);
+        set(&admin, 0o600);
+        let open = private(&[root, &admin]);
+        assert_eq!(
+            (open.state, open.remedy.unwrap().lines),
+            (State::Failure, vec![format!("chmod go= {}", root.display())])
+        );
+        set(root, 0o700);
+        assert_eq!(private(&[root, &admin]).state, State::Ok);
+        assert_eq!(private(&[Path::new("/nowhere/at/all")]).state, State::Skipped);
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use estargz::Digest;
-use registry::{ImageSource, Platform, Reference, RegistryClient, RetryPolicy};
+use registry::{ImageSource, Platform, Reference, RegistryClient, RegistryConfig, RetryPolicy};
 use snapshotter::{
-    config::{ConfigError, Loaded},
+    config::{Config, ConfigError, Loaded},
     daemon::registry_settings,
 };
 use store::{SourceError, SourceErrorKind};
@@ -25,7 +25,9 @@ pub(super) async fn check(reference: Option<&Reference>, loaded: &Result<Loaded,
         }
         (Some(reference), Ok(loaded)) => match resolve(reference, loaded).await {
             Ok((digest, layers)) => Check::ok(NAME, format!("{reference} is {digest}, {layers} layers")),
-            Err(error) => Check::failure(NAME, error.message.clone(), remedy(reference, error.kind)),
+            Err(error) => {
+                Check::failure(NAME, error.message.clone(), remedy(reference, error.kind, &loaded.config))
+            }
         },
     }
 }
@@ -38,7 +40,7 @@ async fn resolve(reference: &Reference, loaded: &Loaded) -> Result<(Digest, usiz
     Ok((fetched.digest, manifest.layers.len()))
 }
 
-fn remedy(reference: &Reference, kind: SourceErrorKind) -> Remedy {
+fn remedy(reference: &Reference, kind: SourceErrorKind, config: &Config) -> Remedy {
     let host = reference.host();
     match kind {
         SourceErrorKind::Unauthorized | SourceErrorKind::Forbidden => Remedy::new(
@@ -49,8 +51,19 @@ fn remedy(reference: &Reference, kind: SourceErrorKind) -> Remedy {
         SourceErrorKind::NotFound => Remedy::say("look at the image's name"),
         _ => Remedy::new(
             "look at the network, and at what docs/registries.md says of mirrors and certificates, which are set in",
-            vec![format!("/etc/containerd/certs.d/{host}/hosts.toml")],
+            vec![described_in(host, &registry_settings(config))],
         ),
+    }
+}
+
+/// Where the daemon is told of `host`. Mirrors in its own configuration leave files no say.
+fn described_in(host: &str, settings: &RegistryConfig) -> String {
+    if settings.hosts.get(host).is_some_and(|own| !own.mirrors.is_empty()) {
+        return format!("[[resolver.host.\"{host}\".mirrors]] in starlingd's file");
+    }
+    match settings.host_directories.first() {
+        Some(directory) => directory.join(host).join("hosts.toml").display().to_string(),
+        None => "[registry] config_path in starlingd's file, which names no directory".to_owned(),
     }
 }
 
@@ -70,5 +83,17 @@ mod tests {
         let away = check(Some(&reference), &Ok(Loaded::default())).await;
         assert_eq!(away.state, State::Failure);
         assert_eq!(away.remedy.unwrap().lines, [format!("/etc/containerd/certs.d/{free}/hosts.toml")]);
+    }
+
+    #[test]
+    fn it_names_the_place_that_counts() {
+        let place = |text: &str| {
+            let config = Config::parse(text, "c.toml".as_ref()).unwrap().config;
+            described_in("a.example", &registry_settings(&config))
+        };
+        assert_eq!(place("[registry]\nconfig_path = \"/x:/y\""), "/x/a.example/hosts.toml");
+        assert!(place("[registry]\nconfig_path = \"\"").contains("config_path"));
+        let mirror = "[[resolver.host.\"a.example\".mirrors]]\nhost = \"m.example\"";
+        assert_eq!(place(mirror), "[[resolver.host.\"a.example\".mirrors]] in starlingd's file");
     }
 }

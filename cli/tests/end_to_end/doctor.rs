@@ -14,9 +14,10 @@ use testkit::skip_unless;
 use super::node::{ESTARGZ, Node, missing, program};
 
 /// What it is asked about both of them, a registry included.
-const CHECKS: [&str; 10] = [
+const CHECKS: [&str; 11] = [
     "starlingd's file",
     "socket",
+    "permissions",
     "starlingd",
     "configuration",
     "proxy plugin",

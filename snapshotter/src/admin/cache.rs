@@ -12,6 +12,7 @@ use axum::{
 use serde::Serialize;
 
 use super::status::{CachedLayer, Pruned, Verified};
+use crate::crash::told;
 
 /// What can be asked about the disk that layers take. All of it may block.
 pub trait Cache: Send + Sync + 'static {
@@ -61,6 +62,6 @@ async fn answer<T: Serialize + Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(answer)) => Json(answer).into_response(),
         Ok(Err(reason)) => (StatusCode::NOT_FOUND, reason).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, told(&error)).into_response(),
     }
 }
