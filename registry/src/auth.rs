@@ -1,14 +1,15 @@
 //! Tokens: how a host wants to be authenticated to, and what it was given last.
 //!
 //! What a host asked for once is sent with every later request, so that only the first request of a host
-//! is answered 401. Tokens are kept per scope; they are renewed a little before their end by one reader
-//! while the others go on with the old one, and after a 401 by one reader while the others wait. A
-//! failure is shared by all who waited for it.
+//! is answered 401. Tokens are kept per scope; they are renewed a little before their end in the
+//! background, while all readers go on with the old one, and after a 401 by one reader while the others
+//! wait. A failure is shared by all who waited for it.
 //!
 //! A renewal asks every source of credentials anew. A login that was refused is passed over for a while,
 //! so that the next one is tried, and anonymous access last; see [`login`].
 
 mod access;
+mod early;
 mod login;
 mod refused;
 mod token;
@@ -93,7 +94,7 @@ pub(crate) struct Authorization {
 #[derive(Debug, Default)]
 struct Slot {
     held: Mutex<Held>,
-    renewing: tokio::sync::Mutex<()>,
+    renewing: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -236,14 +237,15 @@ impl HostAuth {
         let slot = self.slot(context.scope);
         let (used, began) = (spent.map(|spent| spent.id), Instant::now());
         let _renewing = match slot.usable(used, began) {
-            Some((authorization, false)) => return Ok(Some(authorization)),
-            Some((authorization, true)) => match slot.renewing.try_lock() {
-                Ok(guard) => guard,
-                Err(_) => return Ok(Some(authorization)),
-            },
+            Some((authorization, due)) => {
+                if due {
+                    slot.renew_early(demand, context.scope.with(asked), context);
+                }
+                return Ok(Some(authorization));
+            }
             None => slot.renewing.lock().await,
         };
-        if let Some((authorization, false)) = slot.usable(used, Instant::now()) {
+        if let Some((authorization, _)) = slot.usable(used, Instant::now()) {
             return Ok(Some(authorization));
         }
         if let Some(outcome) = slot.ended_since(began) {
@@ -255,22 +257,15 @@ impl HostAuth {
             }
             context.tell_refused(&login);
         }
-        // What a login got and is still good is not given up for what everybody gets.
-        let anonymous = slot.usable(used, Instant::now()).is_none() || slot.is_anonymous();
-        let wanted = Wanted { demand, scope: &context.scope.with(asked), anonymous };
-        let failed = match self.log_in(&slot, wanted, context).await {
+        let wanted = Wanted { demand, scope: &context.scope.with(asked), anonymous: true };
+        match self.log_in(&slot, wanted, context).await {
             Ok(Some(current)) => {
                 let authorization = current.authorization.clone();
                 slot.hold(current);
-                return Ok(Some(authorization));
+                Ok(Some(authorization))
             }
             Ok(None) => slot.exhaust(),
             Err(failure) => slot.fail(failure),
-        };
-        // One that is about to end is better than none.
-        match slot.usable(used, Instant::now()) {
-            Some((authorization, _)) => Ok(Some(authorization)),
-            None => failed,
         }
     }
 

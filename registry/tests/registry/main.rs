@@ -18,4 +18,5 @@ mod push;
 mod ranges;
 mod redirects;
 mod referrers;
+mod renewals;
 mod tls;

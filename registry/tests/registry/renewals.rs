@@ -1,0 +1,98 @@
+//! Tokens that are renewed before their end, and tokens that end before they said.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use registry::RegistryConfig;
+use tokio::time::Instant;
+
+use crate::origin::{Origin, Reply, Seen, content, quick, read};
+
+/// A registry that takes its newest token only.
+#[derive(Default)]
+struct Service {
+    newest: AtomicU64,
+    /// The token service takes requests and does not answer.
+    hangs: AtomicBool,
+}
+
+// === impl Service ===
+
+impl Service {
+    /// `to_ended` is what tokens that have ended are answered; `None` is a challenge.
+    async fn start(blob: &[u8], to_ended: Option<u16>) -> (Origin, Arc<Self>) {
+        let (service, blob) = (Arc::new(Self::default()), blob.to_vec());
+        let known = service.clone();
+        let origin = Origin::start_with_host(move |host| {
+            let host = host.to_owned();
+            Box::new(move |seen: &Seen| {
+                let newest = known.newest.load(Relaxed);
+                if seen.path.starts_with("/token") {
+                    let delay = if known.hangs.load(Relaxed) { 3600 } else { 0 };
+                    return Reply::ok(format!("{{\"token\":\"t{newest}\",\"expires_in\":300}}"))
+                        .after(Duration::from_secs(delay));
+                }
+                match (seen.header("authorization"), to_ended) {
+                    (Some(sent), _) if *sent == format!("Bearer t{newest}") => Reply::blob(seen, &blob),
+                    (Some(_), Some(status)) => Reply::status(status),
+                    _ => Reply::bearer(&host),
+                }
+            })
+        })
+        .await;
+        (origin, service)
+    }
+}
+
+/// The clock does not jump to the next thing that is due while this lives, at most for ten seconds of real time: then
+/// a test that waits for something fails.
+fn hold_clock() -> Arc<()> {
+    let held = Arc::new(());
+    let left = Arc::downgrade(&held);
+    tokio::task::spawn_blocking(move || {
+        let began = std::time::Instant::now();
+        while left.strong_count() > 0 && began.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    held
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_service_that_hangs_holds_up_nobody_whose_token_is_good() {
+    let _clock = hold_clock();
+    let blob = content(1000);
+    let (origin, service) = Service::start(&blob, None).await;
+    // No connection to the registry may seem silent when the clock is turned.
+    let settings = RegistryConfig { idle_timeout: Duration::from_secs(20), ..quick() };
+    let source = origin.blob_with(settings, &blob);
+    read(&source, 0..10).await.unwrap();
+    // The end is near, whenever the early renewal was to begin.
+    tokio::time::advance(Duration::from_secs(275)).await;
+    service.hangs.store(true, Relaxed);
+    let began = Instant::now();
+    for n in 0..10 {
+        assert_eq!(read(&source, n..n + 10).await.unwrap(), &blob[n as usize..n as usize + 10]);
+    }
+    assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+    // The one that was asked for fails, and is not asked for again at once.
+    while origin.count("/token") < 2 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::advance(Duration::from_secs(11)).await;
+    for n in 0..10 {
+        read(&source, n..n + 10).await.unwrap();
+    }
+    assert_eq!(origin.count("/token"), 2);
+    // It works again: the token is renewed before its end.
+    service.hangs.store(false, Relaxed);
+    tokio::time::advance(Duration::from_secs(11)).await;
+    while origin.count("/token") < 3 {
+        read(&source, 0..10).await.unwrap();
+    }
+}
