@@ -9,13 +9,14 @@
 //! so that the next one is tried, and anonymous access last; see [`login`].
 
 mod access;
+mod doubted;
 mod early;
 mod login;
 mod refused;
 mod token;
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap},
     fmt,
     sync::{
         Arc,
@@ -33,6 +34,7 @@ use url::Url;
 
 pub use self::access::Access;
 use self::{
+    doubted::Doubted,
     login::{Login, Wanted},
     refused::Refused,
 };
@@ -53,8 +55,6 @@ const FORBIDDEN_PAUSE: Duration = Duration::from_secs(2);
 /// Slots of scopes beyond this are forgotten when a new one is needed; a node has hundreds of
 /// repositories, not thousands.
 const MAX_SLOTS: usize = 4096;
-/// More logins than these are not doubted at one time; the oldest doubt is forgotten.
-const MAX_DOUBTED: usize = 64;
 
 /// What a token allows: access to repositories, in the words of the distribution token specification.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,10 +69,7 @@ pub(crate) struct HostAuth {
     get_only: AtomicBool,
     /// A refresh token that the token service gave for these credentials.
     refresh: Mutex<Option<(Credentials, Secret)>>,
-    /// Logins that the token service, or the host where it looks at passwords itself, refused for any scope and has not
-    /// taken since. They are tried after all others, so that one that has ended is not sent again for each image. Not
-    /// less than that: some hosts refuse a login for one repository that is good for another.
-    doubted: Mutex<VecDeque<Credentials>>,
+    doubted: Doubted,
 }
 
 /// How a host demands to be authenticated to.
@@ -108,6 +105,8 @@ struct Held {
     refused: Refused,
     /// The login that was used last, unless it was anonymous: the first to try when its token ends.
     worked: Option<Login>,
+    /// A login that is used for this scope although it was refused for others.
+    kept: Option<Credentials>,
     /// Until when an answer 403 is taken as it is.
     forbidden_until: Option<Instant>,
 }
@@ -137,6 +136,12 @@ pub(crate) struct Context<'a> {
     pub(crate) repository: &'a str,
     pub(crate) scope: &'a Scope,
     pub(crate) deadline: Instant,
+}
+
+/// An id that is above all that were given before.
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Relaxed)
 }
 
 // === impl Scope ===
@@ -191,17 +196,6 @@ impl HostAuth {
         self.newer_than(spent, &demand, scope.as_deref(), context).await
     }
 
-    /// The host answered a request that was sent with `used` as was hoped for. Where it looks at passwords itself, the
-    /// password is doubted no more; a token service has said so before by giving a token.
-    pub(crate) fn accepted(&self, used: &Authorization, scope: &Scope) {
-        if self.doubted.lock().is_empty() || !matches!(*self.demand.lock(), Some(Demand::Basic)) {
-            return;
-        }
-        if let Some(login) = self.slot(scope).login_of(used) {
-            self.trust(&login.credentials);
-        }
-    }
-
     /// What to send after the answer 403 to a request that was sent with `used`: some registries answer so
     /// to credentials that have expired. `None` if no other credentials are known, or were just looked for.
     pub(crate) async fn forbidden(
@@ -235,17 +229,34 @@ impl HostAuth {
         context: Context<'_>,
     ) -> Result<Option<Authorization>, Failure> {
         let slot = self.slot(context.scope);
-        let (used, began) = (spent.map(|spent| spent.id), Instant::now());
-        let _renewing = match slot.usable(used, began) {
+        let used = spent.map(|spent| spent.id);
+        match self.usable(&slot, used, demand) {
             Some((authorization, due)) => {
                 if due {
                     slot.renew_early(demand, context.scope.with(asked), context);
                 }
-                return Ok(Some(authorization));
+                Ok(Some(authorization))
             }
-            None => slot.renewing.lock().await,
-        };
-        if let Some((authorization, _)) = slot.usable(used, Instant::now()) {
+            None => match self.renew(&slot, spent, demand, asked, context).await {
+                Ok(Some(authorization)) => Ok(Some(authorization)),
+                // One that is doubtful is better than none.
+                failed => slot.insist(used).map_or(failed, |authorization| Ok(Some(authorization))),
+            },
+        }
+    }
+
+    /// A new authorization, or the one that another reader got meanwhile.
+    async fn renew(
+        &self,
+        slot: &Slot,
+        spent: Option<Spent>,
+        demand: &Demand,
+        asked: Option<&str>,
+        context: Context<'_>,
+    ) -> Result<Option<Authorization>, Failure> {
+        let began = Instant::now();
+        let _renewing = slot.renewing.lock().await;
+        if let Some((authorization, _)) = self.usable(slot, spent.map(|spent| spent.id), demand) {
             return Ok(Some(authorization));
         }
         if let Some(outcome) = slot.ended_since(began) {
@@ -253,12 +264,12 @@ impl HostAuth {
         }
         if let Some(login) = spent.and_then(|spent| slot.give_up(spent, demand)) {
             if matches!(demand, Demand::Basic) {
-                self.doubt(&login.credentials);
+                self.doubted.add(&login.credentials);
             }
             context.tell_refused(&login);
         }
         let wanted = Wanted { demand, scope: &context.scope.with(asked), anonymous: true };
-        match self.log_in(&slot, wanted, context).await {
+        match self.log_in(slot, wanted, context).await {
             Ok(Some(current)) => {
                 let authorization = current.authorization.clone();
                 slot.hold(current);
@@ -269,22 +280,10 @@ impl HostAuth {
         }
     }
 
-    fn doubt(&self, login: &Credentials) {
-        let mut doubted = self.doubted.lock();
-        if !doubted.contains(login) {
-            if doubted.len() >= MAX_DOUBTED {
-                doubted.pop_front();
-            }
-            doubted.push_back(login.clone());
-        }
-    }
-
-    fn is_doubted(&self, login: &Credentials) -> bool {
-        self.doubted.lock().contains(login)
-    }
-
-    fn trust(&self, login: &Credentials) {
-        self.doubted.lock().retain(|doubted| doubted != login);
+    /// What the slot has that may be sent without a look for something else, and whether it is time to renew it.
+    fn usable(&self, slot: &Slot, used: Option<u64>, demand: &Demand) -> Option<(Authorization, bool)> {
+        let usable = slot.usable(used, Instant::now())?;
+        (!self.is_doubtful(&usable.0, slot, demand)).then_some(usable)
     }
 
     fn slot(&self, scope: &Scope) -> Arc<Slot> {
@@ -345,7 +344,24 @@ impl Slot {
             current.authorization.id == spent.id && (spent.new || as_it_is)
         })?;
         held.refused.add(current.credentials(), Instant::now());
+        held.kept = None;
         current.login
+    }
+
+    /// The authorization, which is kept from now on although it is doubtful, since nothing else was found.
+    fn insist(&self, used: Option<u64>) -> Option<Authorization> {
+        let (authorization, _) = self.usable(used, Instant::now())?;
+        if let Some(login) = self.login_of(&authorization) {
+            self.keep(&login.credentials);
+        }
+        Some(authorization)
+    }
+
+    /// A login was refused for this scope.
+    fn refused(&self, login: Option<&Credentials>) {
+        let mut held = self.held.lock();
+        held.refused.add(login, Instant::now());
+        held.kept.take_if(|kept| Some(&*kept) == login);
     }
 
     /// The login behind `used`, if that is still in use.
@@ -422,7 +438,6 @@ impl Held {
 
 impl Current {
     fn new(header: &Secret, lifetime: Duration, login: Option<Login>) -> Result<Self, Failure> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         let mut header = HeaderValue::from_str(header.expose()).map_err(|_| {
             Failure::fatal(Kind::Protocol, "a token or password has characters that no header can carry")
         })?;
@@ -431,7 +446,7 @@ impl Current {
         // A fifth, at most 30 s, is kept for requests on their way and for clocks that differ, and up to as
         // much again at random: tokens that were given together are not all renewed together.
         let early = (lifetime / 5).min(Duration::from_secs(30)).mul_f64(rand::rng().random_range(1.0..2.0));
-        let authorization = Authorization { header, id: NEXT.fetch_add(1, Relaxed) };
+        let authorization = Authorization { header, id: next_id() };
         Ok(Self { authorization, login, renew: now + (lifetime - early), end: now + lifetime })
     }
 

@@ -122,10 +122,11 @@ impl Search<'_> {
     }
 
     /// Tries the login that worked last, if its source still has it: those before it in the order may have ended, and
-    /// are not to be sent again at each renewal.
+    /// are not to be sent again at each renewal. One that was refused for another scope meanwhile has its turn later.
     async fn again(&mut self) -> Result<Option<Current>, Failure> {
         let Some(login) = self.slot.held.lock().worked.clone() else { return Ok(None) };
-        if !self.may_try(Some(&login.credentials)) {
+        let doubted = self.auth.doubted.contains(&login.credentials) && !self.slot.keeps(&login.credentials);
+        if doubted || !self.may_try(Some(&login.credentials)) {
             return Ok(None);
         }
         match self.candidates(&login.source).await {
@@ -138,7 +139,7 @@ impl Search<'_> {
     async fn ask(&mut self, source: &Arc<dyn CredentialSource>) -> Result<Option<Current>, Failure> {
         for credentials in self.candidates(source).await.unwrap_or_default() {
             let login = Login { credentials, source: source.clone() };
-            if self.auth.is_doubted(&login.credentials) && self.may_try(Some(&login.credentials)) {
+            if self.auth.doubted.contains(&login.credentials) && self.may_try(Some(&login.credentials)) {
                 self.doubted.push(login);
             } else if let Some(found) = self.attempt(Some(login)).await? {
                 return Ok(Some(found));
@@ -183,17 +184,17 @@ impl Search<'_> {
                 self.count(Count::Used(kind));
                 // With Basic nobody has looked at it yet: `HostAuth::accepted` comes later.
                 if let (Demand::Bearer { .. }, Some(credentials)) = (self.wanted.demand, credentials) {
-                    self.auth.trust(credentials);
+                    self.auth.trust(credentials, self.slot);
                 }
                 Current::new(&header, lifetime, login).map(Some)
             }
             Err(failure) if refuses(&failure) => {
-                self.slot.held.lock().refused.add(credentials, Instant::now());
+                self.slot.refused(credentials);
                 // Other answers may be about the scope.
                 if let Some(credentials) = credentials
                     && failure.status == Some(StatusCode::UNAUTHORIZED)
                 {
-                    self.auth.doubt(credentials);
+                    self.auth.doubted.add(credentials);
                 }
                 match &login {
                     Some(login) => self.context.tell_refused(login),

@@ -285,15 +285,15 @@ async fn a_failing_source_is_passed_over_and_told_if_nothing_else_helps() {
     assert!(error.message.contains("the broken source is broken"), "{error}");
 }
 
-/// A token service that refuses `ended` and a registry that takes the newest token only.
-async fn rotating_registry(blob: &[u8], newest: Arc<AtomicU64>) -> Origin {
+/// A registry that takes the newest token only, and a token service that refuses `ended` from the token `end` on.
+async fn rotating_registry(blob: &[u8], newest: Arc<AtomicU64>, end: u64) -> Origin {
     let blob = blob.to_vec();
     Origin::start_with_host(move |host| {
         let host = host.to_owned();
         Box::new(move |seen: &Seen| {
             let newest = newest.load(Relaxed);
             if seen.path.starts_with("/token") {
-                return match was_sent_by("ended", seen) {
+                return match was_sent_by("ended", seen) && newest >= end {
                     true => Reply::status(401),
                     false => Reply::ok(format!("{{\"token\":\"t{newest}\",\"expires_in\":300}}")),
                 };
@@ -317,7 +317,7 @@ fn was_sent_by(user: &str, seen: &Seen) -> bool {
 #[tokio::test]
 async fn a_login_that_has_ended_is_not_sent_while_another_works() {
     let (blob, newest) = (content(1000), Arc::new(AtomicU64::new(0)));
-    let origin = rotating_registry(&blob, newest.clone()).await;
+    let origin = rotating_registry(&blob, newest.clone(), 0).await;
     let client = RegistryClient::new(with(&[Listed::new(&["ended"]), Listed::new(&["good"])])).unwrap();
     let ended = || origin.log().iter().filter(|seen| was_sent_by("ended", seen)).count();
     let digest = estargz::Digest::of(&blob);
@@ -357,6 +357,31 @@ async fn a_refused_password_comes_last_for_all_repositories_until_it_is_taken() 
     *answers.lock().unwrap() = [(basic("ended"), 200)].into();
     assert_eq!(sent_for("fourth").await, [basic("good"), basic("ended")]);
     assert_eq!(sent_for("fifth").await, [basic("ended")]);
+    for repository in ["first", "second", "third"] {
+        assert_eq!(sent_for(repository).await, [basic("ended")], "{repository}: nor where it was good");
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_ends_is_sent_for_one_of_the_repositories_that_used_it() {
+    let (blob, newest) = (content(1000), Arc::new(AtomicU64::new(0)));
+    let origin = rotating_registry(&blob, newest.clone(), 1).await;
+    let client = RegistryClient::new(with(&[Listed::new(&["ended"]), Listed::new(&["good"])])).unwrap();
+    let read_all = async || {
+        for repository in ["first", "second", "third", "fourth"] {
+            let reference = format!("{}/{repository}:tag", origin.host).parse().unwrap();
+            let source = client.blob(&reference, estargz::Digest::of(&blob));
+            assert_eq!(read(&source, 0..10).await.unwrap(), &blob[..10], "{repository}");
+        }
+    };
+    read_all().await;
+    let before = origin.log().len();
+    newest.store(1, Relaxed);
+    read_all().await;
+    let log = origin.log().split_off(before);
+    let ended = log.iter().filter(|seen| was_sent_by("ended", seen)).count();
+    // By POST and by GET.
+    assert!((1..=2).contains(&ended), "{ended}");
 }
 
 #[tokio::test]
