@@ -196,6 +196,18 @@ impl HostAuth {
         self.newer_than(spent, &demand, scope.as_deref(), context).await
     }
 
+    /// What to send after an answer 401 that does not say what the host wants, which some say only to who sends
+    /// nothing: it is taken for what it wanted before.
+    pub(crate) async fn unchallenged(
+        &self,
+        used: &Authorization,
+        new: bool,
+        context: Context<'_>,
+    ) -> Result<Option<Authorization>, Failure> {
+        let Some(demand) = self.demand.lock().clone() else { return Ok(None) };
+        self.newer_than(Some(Spent { id: used.id, new }), &demand, None, context).await
+    }
+
     /// What to send after the answer 403 to a request that was sent with `used`: some registries answer so
     /// to credentials that have expired. `None` if no other credentials are known, or were just looked for.
     pub(crate) async fn forbidden(

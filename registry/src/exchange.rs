@@ -139,6 +139,10 @@ impl Transport {
                     endpoint.counters.add(Count::Unauthorized);
                     endpoint.auth.challenged(challenge, used.as_ref(), attempt > 0, context).await?
                 }
+                (StatusCode::UNAUTHORIZED, None, Some(used)) => {
+                    endpoint.counters.add(Count::Unauthorized);
+                    endpoint.auth.unchallenged(used, attempt > 0, context).await?
+                }
                 (StatusCode::FORBIDDEN, _, Some(used)) => endpoint.auth.forbidden(used, context).await,
                 (status, _, Some(used)) if status.is_success() || status.is_redirection() => {
                     endpoint.auth.accepted(used, scope);

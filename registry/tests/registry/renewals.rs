@@ -96,3 +96,15 @@ async fn a_token_service_that_hangs_holds_up_nobody_whose_token_is_good() {
         read(&source, 0..10).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_token_that_ended_early_is_renewed_after_an_answer_401_without_a_challenge() {
+    let blob = content(1000);
+    let (origin, service) = Service::start(&blob, Some(401)).await;
+    let source = origin.blob(&blob);
+    for newest in 0..5 {
+        service.newest.store(newest, Relaxed);
+        assert_eq!(read(&source, 0..1000).await.unwrap(), blob, "{newest}");
+    }
+    assert_eq!(origin.count("/token"), 5);
+}
