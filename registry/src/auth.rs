@@ -11,6 +11,7 @@
 mod access;
 mod doubted;
 mod early;
+mod forbidden;
 mod login;
 mod refused;
 mod token;
@@ -35,6 +36,7 @@ use url::Url;
 pub use self::access::Access;
 use self::{
     doubted::Doubted,
+    forbidden::Forbidden,
     login::{Login, Wanted},
     refused::Refused,
 };
@@ -49,9 +51,6 @@ use crate::{
 
 /// Basic credentials are asked for again after this time, so that a rotated password is noticed.
 const BASIC_LIFETIME: Duration = Duration::from_secs(300);
-/// After an answer 403 all sources are asked for other credentials, and not again for this time, up to
-/// twice this at random.
-const FORBIDDEN_PAUSE: Duration = Duration::from_secs(2);
 /// Slots of scopes beyond this are forgotten when a new one is needed; a node has hundreds of
 /// repositories, not thousands.
 const MAX_SLOTS: usize = 4096;
@@ -107,8 +106,8 @@ struct Held {
     worked: Option<Login>,
     /// A login that is used for this scope although it was refused for others.
     kept: Option<Credentials>,
-    /// Until when an answer 403 is taken as it is.
-    forbidden_until: Option<Instant>,
+    /// What was done about answers 403.
+    forbidden: Forbidden,
 }
 
 #[derive(Debug, Clone)]
@@ -206,29 +205,6 @@ impl HostAuth {
     ) -> Result<Option<Authorization>, Failure> {
         let Some(demand) = self.demand.lock().clone() else { return Ok(None) };
         self.newer_than(Some(Spent { id: used.id, new }), &demand, None, context).await
-    }
-
-    /// What to send after the answer 403 to a request that was sent with `used`: some registries answer so
-    /// to credentials that have expired. `None` if no other credentials are known, or were just looked for.
-    pub(crate) async fn forbidden(
-        &self,
-        used: &Authorization,
-        context: Context<'_>,
-    ) -> Option<Authorization> {
-        let demand = self.demand.lock().clone()?;
-        let slot = self.slot(context.scope);
-        let _renewing = slot.renewing.lock().await;
-        if let Some((authorization, _)) = slot.usable(Some(used.id), Instant::now()) {
-            return Some(authorization);
-        }
-        let refused = slot.look_for_others(used.id)?;
-        if let Some(login) = &refused {
-            context.tell_refused(login);
-        }
-        let wanted = Wanted { demand: &demand, scope: context.scope, anonymous: false };
-        // What went wrong is less telling than the answer that is there.
-        let found = self.log_in(&slot, wanted, context).await.ok().flatten();
-        slot.looked_for_others(refused.as_ref(), found)
     }
 
     /// The slot's authorization if it is not the one that is spent, else a renewed one; `None` if all that
@@ -404,36 +380,6 @@ impl Slot {
         held.exhausted = Some(Instant::now());
         let refused = |failure: &Failure| matches!(failure.error.kind, Kind::Unauthorized | Kind::Forbidden);
         held.failure().filter(refused).map_or(Ok(None), Err)
-    }
-
-    /// Passes over the login of the authorization `used`, while others are looked for; the login, or
-    /// nothing for an anonymous one. `None` if it is not the time to look.
-    fn look_for_others(&self, used: u64) -> Option<Option<Login>> {
-        let (mut held, now) = (self.held.lock(), Instant::now());
-        if held.forbidden_until.is_some_and(|until| now < until) {
-            return None;
-        }
-        let login = held.current.as_ref().filter(|current| current.authorization.id == used)?.login.clone();
-        held.forbidden_until = Some(now + FORBIDDEN_PAUSE.mul_f64(rand::rng().random_range(1.0..2.0)));
-        held.refused.add(login.as_ref().map(|login| &login.credentials), now);
-        Some(login)
-    }
-
-    /// What was found instead of `refused`; if that is nothing, `refused` stays in use.
-    fn looked_for_others(&self, refused: Option<&Login>, found: Option<Current>) -> Option<Authorization> {
-        let mut held = self.held.lock();
-        match found {
-            Some(current) => {
-                let authorization = current.authorization.clone();
-                held.worked = current.login.clone();
-                held.current = Some(current);
-                Some(authorization)
-            }
-            None => {
-                held.refused.forgive(refused.map(|login| &login.credentials));
-                None
-            }
-        }
     }
 }
 

@@ -143,7 +143,9 @@ impl Transport {
                     endpoint.counters.add(Count::Unauthorized);
                     endpoint.auth.unchallenged(used, attempt > 0, context).await?
                 }
-                (StatusCode::FORBIDDEN, _, Some(used)) => endpoint.auth.forbidden(used, context).await,
+                (StatusCode::FORBIDDEN, _, Some(used)) => {
+                    endpoint.auth.forbidden(used, attempt > 0, context).await
+                }
                 (status, _, Some(used)) if status.is_success() || status.is_redirection() => {
                     endpoint.auth.accepted(used, scope);
                     None

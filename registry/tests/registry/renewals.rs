@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use registry::RegistryConfig;
+use futures_util::future::join_all;
+use registry::{CredentialError, CredentialQuery, CredentialSource, Credentials, RegistryConfig, Secret};
+use store::SourceErrorKind as Kind;
 use tokio::time::Instant;
 
 use crate::origin::{Origin, Reply, Seen, content, quick, read};
@@ -19,6 +21,21 @@ struct Service {
     newest: AtomicU64,
     /// The token service takes requests and does not answer.
     hangs: AtomicBool,
+}
+
+/// A source of one login for all hosts.
+#[derive(Debug)]
+struct Always(Credentials);
+
+#[async_trait::async_trait]
+impl CredentialSource for Always {
+    fn describe(&self) -> String {
+        "one login".to_owned()
+    }
+
+    async fn credentials(&self, _: CredentialQuery<'_>) -> Result<Option<Credentials>, CredentialError> {
+        Ok(Some(self.0.clone()))
+    }
 }
 
 // === impl Service ===
@@ -47,6 +64,15 @@ impl Service {
         .await;
         (origin, service)
     }
+}
+
+fn password() -> Credentials {
+    Credentials::Password { username: "me".into(), password: Secret::new("p") }
+}
+
+/// Settings with one login for all hosts.
+fn with(login: Credentials) -> RegistryConfig {
+    RegistryConfig { credentials: vec![Arc::new(Always(login))], ..quick() }
 }
 
 /// The clock does not jump to the next thing that is due while this lives, at most for ten seconds of real time: then
@@ -107,4 +133,24 @@ async fn a_token_that_ended_early_is_renewed_after_an_answer_401_without_a_chall
         assert_eq!(read(&source, 0..1000).await.unwrap(), blob, "{newest}");
     }
     assert_eq!(origin.count("/token"), 5);
+}
+
+#[tokio::test]
+async fn a_token_that_ended_early_is_renewed_with_its_login_after_an_answer_403() {
+    let blob = content(1000);
+    let (origin, service) = Service::start(&blob, Some(403)).await;
+    let source = origin.blob_with(with(password()), &blob);
+    read(&source, 0..1000).await.unwrap();
+    service.newest.store(1, Relaxed);
+    let readers = (0..20_u64).map(|n| read(&source, n..1000));
+    for (n, bytes) in join_all(readers).await.into_iter().enumerate() {
+        assert_eq!(bytes.unwrap(), &blob[n..]);
+    }
+    assert_eq!(origin.count("/token"), 2, "a storm is one renewal");
+    // One that ends at once is not renewed at once, but soon.
+    service.newest.store(2, Relaxed);
+    assert_eq!(read(&source, 0..10).await.unwrap_err().kind, Kind::Forbidden);
+    tokio::time::sleep(Duration::from_millis(4100)).await;
+    read(&source, 0..10).await.unwrap();
+    assert_eq!(origin.count("/token"), 3);
 }
