@@ -13,6 +13,7 @@ mod doubted;
 mod early;
 mod forbidden;
 mod login;
+mod refresh;
 mod refused;
 mod token;
 
@@ -38,6 +39,7 @@ use self::{
     doubted::Doubted,
     forbidden::Forbidden,
     login::{Login, Wanted},
+    refresh::Refresh,
     refused::Refused,
 };
 use crate::{
@@ -66,8 +68,7 @@ pub(crate) struct HostAuth {
     slots: Mutex<HashMap<Scope, Arc<Slot>>>,
     /// The token service does not take POST.
     get_only: AtomicBool,
-    /// A refresh token that the token service gave for these credentials.
-    refresh: Mutex<Option<(Credentials, Secret)>>,
+    refresh: Refresh,
     doubted: Doubted,
 }
 
@@ -185,7 +186,7 @@ impl HostAuth {
             Challenge::Basic => (Demand::Basic, None),
             Challenge::Bearer(bearer) => {
                 if bearer.error.is_some() {
-                    *self.refresh.lock() = None;
+                    self.refresh.forget();
                 }
                 (Demand::bearer(&bearer, context.endpoint)?, bearer.scope)
             }

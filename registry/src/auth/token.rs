@@ -54,7 +54,7 @@ struct Answer {
 }
 
 /// How the service was asked.
-enum Grant<'a> {
+pub(super) enum Grant<'a> {
     Password(&'a str, &'a Secret),
     Refresh(&'a Secret),
 }
@@ -76,7 +76,7 @@ pub(super) async fn fetch(
         Some(Credentials::IdentityToken(token)) => ("", token),
         Some(Credentials::RegistryToken(_)) | None => return get(request, None, context).await,
     };
-    if let Some(token) = by_remembered_refresh_token(auth, request, credentials, context).await {
+    if let Some(token) = auth.refresh.token(request, credentials, context).await? {
         return Ok(token);
     }
     let by_get = Some(basic(username, secret));
@@ -86,7 +86,7 @@ pub(super) async fn fetch(
     let grant = if username.is_empty() { Grant::Refresh(secret) } else { Grant::Password(username, secret) };
     match post(request, grant, context).await {
         Ok((token, refresh)) => {
-            *auth.refresh.lock() = credentials.cloned().zip(refresh);
+            auth.refresh.remember(credentials, refresh);
             Ok(token)
         }
         Err(failure) => match failure.status.map(|status| status.as_u16()) {
@@ -100,28 +100,7 @@ pub(super) async fn fetch(
     }
 }
 
-/// A token for the refresh token that came with an earlier one, if the credentials are still the same.
-async fn by_remembered_refresh_token(
-    auth: &HostAuth,
-    request: Request<'_>,
-    credentials: Option<&Credentials>,
-    context: Context<'_>,
-) -> Option<Token> {
-    let remembered = auth.refresh.lock().clone();
-    let (_, refresh) = remembered.filter(|(given, _)| Some(given) == credentials)?;
-    match post(request, Grant::Refresh(&refresh), context).await {
-        Ok((token, next)) => {
-            *auth.refresh.lock() = credentials.cloned().zip(next.or(Some(refresh)));
-            Some(token)
-        }
-        Err(_) => {
-            *auth.refresh.lock() = None;
-            None
-        }
-    }
-}
-
-async fn post(
+pub(super) async fn post(
     request: Request<'_>,
     grant: Grant<'_>,
     context: Context<'_>,

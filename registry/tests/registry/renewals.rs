@@ -9,7 +9,9 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use registry::{CredentialError, CredentialQuery, CredentialSource, Credentials, RegistryConfig, Secret};
+use registry::{
+    CredentialError, CredentialQuery, CredentialSource, Credentials, RegistryClient, RegistryConfig, Secret,
+};
 use store::SourceErrorKind as Kind;
 use tokio::time::Instant;
 
@@ -153,4 +155,67 @@ async fn a_token_that_ended_early_is_renewed_with_its_login_after_an_answer_403(
     tokio::time::sleep(Duration::from_millis(4100)).await;
     read(&source, 0..10).await.unwrap();
     assert_eq!(origin.count("/token"), 3);
+}
+
+/// A token service that takes an identity token, and each refresh token, once. Tokens live for a second.
+struct Once {
+    refresh: AtomicU64,
+    /// That many requests are answered 503.
+    failing: AtomicU64,
+}
+
+// === impl Once ===
+
+impl Once {
+    async fn start(blob: &[u8]) -> (Origin, Arc<Self>) {
+        let service = Arc::new(Self { refresh: AtomicU64::new(0), failing: AtomicU64::new(0) });
+        let (known, blob) = (service.clone(), blob.to_vec());
+        let origin = Origin::start_with_host(move |host| {
+            let host = host.to_owned();
+            Box::new(move |seen: &Seen| match seen.header("authorization") {
+                _ if seen.path.starts_with("/token") => known.token(seen),
+                Some(_) => Reply::blob(seen, &blob),
+                None => Reply::bearer(&host),
+            })
+        })
+        .await;
+        (origin, service)
+    }
+
+    fn token(&self, seen: &Seen) -> Reply {
+        if self.failing.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
+            return Reply::status(503);
+        }
+        let good = self.refresh.load(Relaxed);
+        let sent = url::form_urlencoded::parse(&seen.body).find(|(key, _)| key == "refresh_token");
+        if sent.is_none_or(|(_, sent)| sent != format!("r{good}")) {
+            return Reply::status(401);
+        }
+        self.refresh.store(good + 1, Relaxed);
+        let answer = format!("{{\"token\":\"t\",\"expires_in\":1,\"refresh_token\":\"r{}\"}}", good + 1);
+        Reply::ok(answer).after(Duration::from_millis(50))
+    }
+}
+
+#[tokio::test]
+async fn refresh_tokens_that_are_good_once_are_used_by_one_repository_after_the_other() {
+    let blob = content(1000);
+    let (origin, service) = Once::start(&blob).await;
+    let identity = Credentials::IdentityToken(Secret::new("r0"));
+    let client = RegistryClient::new(with(identity)).unwrap();
+    let source = |repository: &str| {
+        let reference = format!("{}/{repository}:tag", origin.host).parse().unwrap();
+        client.blob(&reference, estargz::Digest::of(&blob))
+    };
+    let (one, two) = (source("one"), source("two"));
+    read(&one, 0..10).await.unwrap();
+    read(&two, 0..10).await.unwrap();
+    for failing in [0, 0, 1, 0] {
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        service.failing.store(failing, Relaxed);
+        let (one, two) = tokio::join!(read(&one, 0..10), read(&two, 0..10));
+        assert_eq!((one.unwrap(), two.unwrap()), (blob[..10].to_vec(), blob[..10].to_vec()), "{failing}");
+    }
+    assert_eq!(service.refresh.load(Relaxed), 10);
+    assert_eq!(origin.count("/token"), 10 + 1, "nothing is sent that is good no more");
 }
