@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use registry::{Credentials, RegistryClient, RegistryConfig, RetryPolicy, Secret, StaticCredentials};
 use tokio::{sync::Notify, time::Instant};
 
-use crate::origin::{Origin, Reply, Seen, content, read};
+use crate::origin::{Origin, Reply, Seen, content, hold_clock, read};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -185,6 +185,11 @@ async fn a_week_of_tokens_and_addresses_that_end_fails_no_read() {
         ..RegistryConfig::anonymous()
     })
     .unwrap();
+
+    // What is configured for the host is read from the disk before the clock turns: later what is known will do.
+    let clock = hold_clock();
+    read(&client.blob(&registry.reference(), estargz::Digest::of(&contents[0])), 0..1000).await.unwrap();
+    drop(clock);
 
     let (turn, end) = (Arc::new(Notify::new()), Instant::now() + WEEK);
     let readers = (0..BLOBS * READERS).map(|reader| {

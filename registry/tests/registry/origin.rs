@@ -370,6 +370,20 @@ pub(crate) async fn read(blob: &Arc<dyn BlobSource>, range: Range<u64>) -> Resul
     Ok(pieces.concat())
 }
 
+/// The clock does not jump to the next thing that is due while this lives, at most for ten seconds of real time: then
+/// a test that waits for something fails.
+pub(crate) fn hold_clock() -> Arc<()> {
+    let held = Arc::new(());
+    let left = Arc::downgrade(&held);
+    tokio::task::spawn_blocking(move || {
+        let began = std::time::Instant::now();
+        while left.strong_count() > 0 && began.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    held
+}
+
 /// A file in a directory that lives as long as the test's variable.
 pub(crate) fn file(text: impl AsRef<[u8]>) -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();

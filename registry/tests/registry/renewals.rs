@@ -15,7 +15,7 @@ use registry::{
 use store::SourceErrorKind as Kind;
 use tokio::time::Instant;
 
-use crate::origin::{Origin, Reply, Seen, content, quick, read};
+use crate::origin::{Origin, Reply, Seen, content, hold_clock, quick, read};
 
 /// A registry that takes its newest token only.
 #[derive(Default)]
@@ -75,20 +75,6 @@ fn password() -> Credentials {
 /// Settings with one login for all hosts.
 fn with(login: Credentials) -> RegistryConfig {
     RegistryConfig { credentials: vec![Arc::new(Always(login))], ..quick() }
-}
-
-/// The clock does not jump to the next thing that is due while this lives, at most for ten seconds of real time: then
-/// a test that waits for something fails.
-fn hold_clock() -> Arc<()> {
-    let held = Arc::new(());
-    let left = Arc::downgrade(&held);
-    tokio::task::spawn_blocking(move || {
-        let began = std::time::Instant::now();
-        while left.strong_count() > 0 && began.elapsed() < Duration::from_secs(10) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    });
-    held
 }
 
 #[tokio::test(start_paused = true)]
