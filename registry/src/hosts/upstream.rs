@@ -116,7 +116,7 @@ pub(crate) fn describe(host: &str, api_host: &str, config: &RegistryConfig) -> R
     };
     let mut upstreams = Vec::new();
     if host == DOCKER_IO {
-        upstreams.extend(docker.mirrors.iter().filter_map(|mirror| fill.docker_mirror(mirror, &docker)));
+        upstreams.extend(fill.docker_mirrors(&docker, &mut problems));
     }
     let last = entries.len().saturating_sub(1);
     for (n, entry) in entries.into_iter().enumerate() {
@@ -208,18 +208,30 @@ impl Fill<'_> {
         Some(upstream)
     }
 
-    fn docker_mirror(&self, address: &str, docker: &DockerDaemon) -> Option<Upstream> {
-        let location = Location::parse(address, false).ok()??;
+    fn docker_mirrors(&self, docker: &DockerDaemon, problems: &mut Vec<String>) -> Vec<Upstream> {
+        let mut upstreams = Vec::new();
+        for address in &docker.mirrors {
+            match self.docker_mirror(address, docker) {
+                Ok(upstream) => upstreams.push(upstream),
+                Err(why) => problems.push(format!("a mirror of Docker's daemon.json is left out: {why}")),
+            }
+        }
+        upstreams
+    }
+
+    fn docker_mirror(&self, address: &str, docker: &DockerDaemon) -> Result<Upstream, String> {
+        let location = Location::parse(address, false).map_err(|error| error.to_string())?;
+        let location = location.ok_or("its address has no host")?;
         let insecure = docker.is_insecure(&location.authority);
         let skip_verify = insecure.then_some(true);
         let location = Some(location);
         let entry =
             HostEntry { location, capabilities: Capabilities::READ, skip_verify, ..HostEntry::default() };
-        let mut upstream = self.upstream(entry, false)?;
+        let mut upstream = self.upstream(entry, false).ok_or("its address is no URL")?;
         if insecure && upstream.base.scheme() == "https" {
             upstream.doubt = Doubt::TlsFirst;
         }
-        Some(upstream)
+        Ok(upstream)
     }
 
     /// Completes an entry; `None` if its address is no URL.

@@ -204,6 +204,24 @@ fn dockers_configuration_counts_where_nothing_else_is_said() {
 }
 
 #[test]
+fn a_mirror_of_docker_that_cannot_be_used_is_a_problem_that_tells_no_password() {
+    for (mirror, shown) in [
+        ("httpx://m.example", "m.example"),
+        ("httpx://me:planted@m.example", "m.example"),
+        ("http://me:planted@", "no host"),
+    ] {
+        let text = format!(r#"{{"registry-mirrors": [{mirror:?}, "https://good.example"]}}"#);
+        let (root, mut config) = settings(&[("daemon.json", &text)]);
+        config.host_directories.clear();
+        config.docker_daemon = Some(root.path().join("daemon.json"));
+        let described = describe(DOCKER_IO, "registry-1.docker.io", &config).unwrap();
+        assert_eq!((described.upstreams.len(), described.problems.len()), (2, 1), "{mirror}");
+        let problem = &described.problems[0];
+        assert!(problem.contains(shown) && !problem.contains("planted"), "{problem}");
+    }
+}
+
+#[test]
 fn a_new_certificate_in_the_same_file_is_another_connection() {
     let (root, config) = settings(&[("a.example/ca.crt", "one")]);
     let before = upstreams("a.example", &config);
