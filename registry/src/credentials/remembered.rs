@@ -2,7 +2,8 @@
 //!
 //! kubelet gives credentials with a pull and never again, and a lazy image is read for days. They are
 //! usable while the pull is under way, kept when it succeeded and dropped when it failed. What is kept
-//! outlives this process in a sealed file ([`seal`]) for at most an age limit, counted from the last pull.
+//! outlives this process in a sealed file ([`seal`]) for at most an age limit, counted from the last pull: what is
+//! older is not used, and deleted when the store is opened and about every hour.
 //!
 //! Invariant: credentials that were given for a repository are used for that repository only.
 
@@ -17,16 +18,21 @@ use std::{
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
 use tracing::warn;
 
 use self::seal::Sealed;
 use super::{
     CredentialError, CredentialQuery, CredentialSource, Credentials, Secret, SourceKind, entry::decode_auth,
 };
-use crate::reference::Reference;
+use crate::{aside::aside, reference::Reference};
 
 /// More images than a node has; the one pulled longest ago is forgotten.
 const MAX_KEPT: usize = 4096;
+/// How often what has come of age is deleted, at most and at least; also much shorter limits than a week are kept.
+const PURGE_EVERY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
+/// A pull farther in the future was made while the clock was wrong. A clock of another time zone is not.
+const MAX_AHEAD: u64 = 24 * 3600;
 /// Different credentials for one repository that are tried.
 const MAX_CANDIDATES: usize = 8;
 
@@ -150,16 +156,56 @@ impl RememberedCredentials {
     pub fn open(directory: &Path, max_age: Duration) -> Arc<Self> {
         let file = Sealed::open(directory);
         let (mut records, now) = (Records::default(), now());
+        let mut in_file = 0;
         if let Some(text) = file.read() {
             match serde_json::from_slice::<Vec<Stored>>(&text) {
-                Ok(stored) => records.kept.extend(stored.into_iter().filter_map(Record::restore)),
+                Ok(stored) => {
+                    in_file = stored.len();
+                    records.kept.extend(stored.into_iter().filter_map(Record::restore));
+                }
                 Err(_) => warn!("the kept credentials are of an unknown form and are forgotten"),
             }
         }
         records.kept.retain(|record| record.age(now) < max_age);
         records.kept.sort_by_key(|record| record.pulled);
+        let dropped = records.kept.len() < in_file;
         let (records, saving) = (Mutex::new(records), Mutex::default());
-        Arc::new(Self { file, max_age, records, saving })
+        let store = Arc::new(Self { file, max_age, records, saving });
+        if dropped {
+            store.save();
+        }
+        store
+    }
+
+    /// Deletes what has come of age, about every hour for as long as somebody has the store. Must run inside a tokio
+    /// runtime.
+    pub fn purge_regularly(self: &Arc<Self>) {
+        let (least, most) = PURGE_EVERY;
+        let (store, every) = (Arc::downgrade(self), self.max_age.clamp(least, most));
+        tokio::spawn(async move {
+            loop {
+                sleep(every).await;
+                let Some(store) = store.upgrade() else { return };
+                if let Err(error) = aside(move || store.purge(now())).await {
+                    warn!(%error, "credentials of pulls that have come of age are not deleted this time");
+                }
+            }
+        });
+    }
+
+    /// Deletes what is too old, from the file too, and what was pulled in the future: it would never come of age. That
+    /// is not done when the store is opened: a machine's clock may be right only a while after its start.
+    fn purge(&self, now: u64) {
+        let dropped = {
+            let mut records = self.records.lock();
+            let before = records.kept.len();
+            let young = |record: &Record| record.age(now) < self.max_age;
+            records.kept.retain(|record| young(record) && record.pulled.saturating_sub(now) <= MAX_AHEAD);
+            records.kept.len() < before
+        };
+        if dropped {
+            self.save();
+        }
     }
 
     /// A pull of `reference` begins.

@@ -51,6 +51,7 @@ impl Credentials {
             }
             let directory = flags.root.join("credentials");
             let remembered = RememberedCredentials::open(&directory, cri.max_age_sec.duration());
+            remembered.purge_regularly();
             images = Some(ImageService::new(service, Arc::clone(&remembered)));
             sources.push(remembered);
         }

@@ -21,6 +21,17 @@ impl Kept {
         Self { directory, store }
     }
 
+    /// How many records the file has.
+    fn in_file(&self) -> usize {
+        serde_json::from_slice::<Vec<Stored>>(&self.store.file.read().unwrap()).unwrap().len()
+    }
+
+    /// A pull of `reference` that succeeded then.
+    fn pulled(&self, reference: &str, at: u64) {
+        let pull = self.begin(reference, "p");
+        self.store.succeeded(pull.id.unwrap(), "sha256:1", at);
+    }
+
     fn begin(&self, reference: &str, password: &str) -> Pull {
         self.store.begin(&reference.parse().unwrap(), &login(password))
     }
@@ -120,18 +131,39 @@ fn a_removed_image_is_forgotten_by_reference_and_by_the_runtimes_name() {
 #[test]
 fn age_is_limited_and_a_clock_that_went_back_harms_nothing() {
     let kept = kept();
-    let pull = |reference: &str, pulled: u64| {
-        let pull = kept.begin(reference, "p");
-        kept.store.succeeded(pull.id.unwrap(), "sha256:1", pulled);
-    };
     let today = now();
-    pull("a.com/future:1", today + 300 * DAY);
-    pull("a.com/new:1", today - 6 * DAY);
-    pull("a.com/old:1", today - 8 * DAY);
+    kept.pulled("a.com/future:1", today + 300 * DAY);
+    kept.pulled("a.com/new:1", today - 6 * DAY);
+    kept.pulled("a.com/old:1", today - 8 * DAY);
     assert_eq!(kept.found("a.com", "old"), [""; 0]);
+    assert_eq!(kept.in_file(), 3);
     let kept = kept.restarted();
-    assert_eq!(kept.store.len(), 2);
+    assert_eq!((kept.store.len(), kept.in_file()), (2, 2));
     assert_eq!((kept.found("a.com", "new").len(), kept.found("a.com", "future").len()), (1, 1));
+}
+
+#[test]
+fn what_has_come_of_age_leaves_the_file_with_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || RememberedCredentials::open(directory.path(), Duration::from_secs(1));
+    open().begin(&"a.com/a:1".parse().unwrap(), &login("p")).succeeded("sha256:1");
+    std::thread::sleep(Duration::from_millis(1100));
+    let store = open();
+    assert_eq!((store.len(), store.file.read().unwrap().as_slice()), (0, b"[]".as_slice()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_come_of_age_or_never_would_leaves_memory_and_file_by_the_hour() {
+    let kept = kept();
+    kept.store.purge_regularly();
+    let today = now();
+    kept.pulled("a.com/future:1", today + 2 * DAY);
+    kept.pulled("a.com/zone:1", today + DAY / 2);
+    kept.pulled("a.com/old:1", today - 8 * DAY);
+    assert_eq!(kept.in_file(), 3, "{:?}", kept.store);
+    tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+    assert_eq!((kept.store.len(), kept.in_file()), (1, 1));
+    assert_eq!(kept.found("a.com", "zone"), ["p"]);
 }
 
 #[test]
