@@ -148,6 +148,15 @@ impl CredentialError {
         Self { message: message.into(), cause: None }
     }
 
+    /// `what` cannot be read.
+    fn unread(what: fmt::Arguments<'_>, cause: io::Error) -> Self {
+        let message = match cause.kind() {
+            io::ErrorKind::TimedOut => format!("cannot read {what}: {cause}"),
+            _ => format!("cannot read {what}"),
+        };
+        Self::new(message).caused_by(cause)
+    }
+
     /// The same with the I/O error that caused it.
     #[must_use]
     pub fn caused_by(mut self, cause: io::Error) -> Self {

@@ -21,7 +21,7 @@ use super::{
     CredentialError, CredentialQuery, CredentialSource, Credentials, SourceKind, entry::Entry,
     helper_protocol, shared_run::SharedRuns,
 };
-use crate::{aside::aside, regular_file, stamp::Stamp};
+use crate::{aside::Flight, regular_file, stamp::Stamp};
 
 /// The key under which docker.io's credentials are kept.
 const DOCKER_IO_KEY: &str = "https://index.docker.io/v1/";
@@ -34,6 +34,7 @@ const HELPER_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct DockerConfig {
     config: Arc<ConfigFile>,
+    reading: Flight<Result<Arc<File>, CredentialError>>,
     helper_timeout: Duration,
     /// Helpers that run, by their name and the server they are asked for.
     helpers: SharedRuns<(String, String), Result<Option<Credentials>, CredentialError>>,
@@ -62,7 +63,8 @@ impl DockerConfig {
     /// The file at `path`, which need not exist yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let config = Arc::new(ConfigFile { path: path.into(), cached: Mutex::new(None) });
-        Self { config, helper_timeout: HELPER_TIMEOUT, helpers: SharedRuns::default() }
+        let (reading, helpers) = (Flight::default(), SharedRuns::default());
+        Self { config, reading, helper_timeout: HELPER_TIMEOUT, helpers }
     }
 
     /// The file that Docker would use: in `$DOCKER_CONFIG`, else in `.docker` of the home directory.
@@ -82,10 +84,13 @@ impl DockerConfig {
         self
     }
 
-    /// What the file says now, read by a thread that may wait.
+    /// What the file says now, or said before if the disk hangs.
     async fn load(&self) -> Result<Arc<File>, CredentialError> {
         let config = self.config.clone();
-        aside(move || config.load()).await.map_err(|cause| self.config.unread(cause))?
+        self.reading.ask(move || config.load()).await.unwrap_or_else(|cause| {
+            let known = self.config.cached.lock().as_ref().map(|(_, file)| file.clone());
+            known.ok_or_else(|| self.config.unread(cause))
+        })
     }
 }
 
@@ -113,8 +118,7 @@ impl ConfigFile {
     }
 
     fn unread(&self, cause: io::Error) -> CredentialError {
-        CredentialError::new(format!("cannot read the Docker configuration {}", self.path.display()))
-            .caused_by(cause)
+        CredentialError::unread(format_args!("the Docker configuration {}", self.path.display()), cause)
     }
 }
 

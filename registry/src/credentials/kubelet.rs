@@ -31,7 +31,7 @@ use super::{
     CredentialError, CredentialQuery, CredentialSource, Credentials, SourceKind, keyring::Keyring,
     program::Program, shared_run::SharedRuns,
 };
-use crate::aside::aside;
+use crate::aside::Flight;
 
 /// How long a plugin may take; it may have to ask a cloud's metadata service. A read waits for it.
 const PLUGIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -42,7 +42,8 @@ pub struct KubeletPlugins {
     config: PathBuf,
     programs: PathBuf,
     timeout: Duration,
-    /// Locked while the configuration is read, by threads that may wait.
+    reading: Flight<Result<Arc<[Provider]>, CredentialError>>,
+    /// Never locked while the configuration is read.
     loaded: Arc<Mutex<Option<Loaded>>>,
     cache: Cache,
     running: SharedRuns<(String, String), Result<Found, CredentialError>>,
@@ -58,6 +59,7 @@ impl KubeletPlugins {
             config: config.into(),
             programs: programs.into(),
             timeout: PLUGIN_TIMEOUT,
+            reading: Flight::default(),
             loaded: Arc::default(),
             cache: Cache::default(),
             running: SharedRuns::default(),
@@ -71,18 +73,20 @@ impl KubeletPlugins {
         self
     }
 
-    /// The providers of the configuration, read again if it has changed.
+    /// The providers of the configuration, read again if it has changed; those of before if the disk hangs.
     async fn providers(&self) -> Result<Arc<[Provider]>, CredentialError> {
         let (loaded, config) = (self.loaded.clone(), self.config.clone());
-        let read = aside(move || {
-            let mut loaded = loaded.lock();
-            let current = Loaded::read(&config, loaded.take())?;
+        let read = self.reading.ask(move || {
+            let known = loaded.lock().clone();
+            let current = Loaded::read(&config, known)?;
             let providers = current.providers.clone();
-            *loaded = Some(current);
+            *loaded.lock() = Some(current);
             Ok(providers)
         });
-        let unread = |cause| CredentialError::new("cannot read kubelet's configuration").caused_by(cause);
-        read.await.map_err(unread)?
+        read.await.unwrap_or_else(|cause| {
+            let known = self.loaded.lock().as_ref().map(|loaded| loaded.providers.clone());
+            known.ok_or_else(|| config::unread(&self.config, cause))
+        })
     }
 
     /// What `provider` knows for the image: remembered, or asked now.

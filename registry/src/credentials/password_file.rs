@@ -1,24 +1,46 @@
 //! A password in a file that others replace, as secrets are mounted into a container.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 
 use super::{CredentialError, CredentialQuery, CredentialSource, Credentials, Secret, SourceKind};
-use crate::{aside::aside, regular_file};
+use crate::{aside::Flight, regular_file};
 
 /// No password is longer.
 const MAX_FILE: u64 = 64 << 10;
 
 /// A user of one host whose password is read from a file for each login.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct PasswordFile {
-    /// The host, as images name it.
-    pub host: String,
-    /// The user's name.
-    pub username: String,
-    /// The file; spaces and line ends around the password are not part of it.
-    pub path: PathBuf,
+    host: String,
+    username: String,
+    path: PathBuf,
+    reading: Arc<Flight<Result<Secret, CredentialError>>>,
+}
+
+// === impl PasswordFile ===
+
+impl PasswordFile {
+    /// `username` of `host`, as images name it, whose password is in the file `path`; spaces and line ends around it
+    /// are not part of it.
+    pub fn new(host: impl Into<String>, username: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Self { host: host.into(), username: username.into(), path: path.into(), reading: Arc::default() }
+    }
+}
+
+fn read(path: &Path) -> Result<Secret, CredentialError> {
+    let utf8 = |bytes| String::from_utf8(bytes).map_err(|_| io::ErrorKind::InvalidData.into());
+    let text = regular_file::read(path, MAX_FILE).and_then(utf8).map_err(|cause| unread(path, cause))?;
+    Ok(Secret::new(text.trim()))
+}
+
+fn unread(path: &Path, cause: io::Error) -> CredentialError {
+    CredentialError::unread(format_args!("the password file {}", path.display()), cause)
 }
 
 #[async_trait]
@@ -35,14 +57,10 @@ impl CredentialSource for PasswordFile {
         if query.host != self.host {
             return Ok(None);
         }
-        let utf8 = |bytes| String::from_utf8(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidData));
         let path = self.path.clone();
-        let read = aside(move || regular_file::read(&path, MAX_FILE)).await.flatten();
-        let text = read.and_then(utf8).map_err(|cause| {
-            CredentialError::new(format!("cannot read the password file {}", self.path.display()))
-                .caused_by(cause)
-        })?;
-        let (username, password) = (self.username.clone(), Secret::new(text.trim()));
+        let password = self.reading.ask(move || read(&path)).await;
+        let password = password.unwrap_or_else(|cause| Err(unread(&self.path, cause)))?;
+        let username = self.username.clone();
         Ok((!password.is_empty()).then_some(Credentials::Password { username, password }))
     }
 }
@@ -55,7 +73,7 @@ mod tests {
     async fn a_replaced_file_is_read_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("password");
-        let source = PasswordFile { host: "example.com".into(), username: "me".into(), path: path.clone() };
+        let source = PasswordFile::new("example.com", "me", &path);
         let ask = |host: &'static str| {
             let source = source.clone();
             async move { source.credentials(CredentialQuery { host, repository: "a" }).await }
@@ -69,5 +87,14 @@ mod tests {
         }
         std::fs::write(&path, "\n").unwrap();
         assert_eq!(ask("example.com").await.unwrap(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_hangs_is_an_error() {
+        let source = PasswordFile::new("example.com", "me", "/nonexistent");
+        let _hangs = source.reading.turn().await;
+        let query = CredentialQuery { host: "example.com", repository: "a" };
+        let error = source.credentials(query).await.unwrap_err().to_string();
+        assert!(error.contains("/nonexistent: the disk does not answer"), "{error}");
     }
 }

@@ -129,8 +129,7 @@ fn own(places: &CredentialPlaces) -> Vec<Arc<dyn CredentialSource>> {
         match login {
             HostLogin::Fixed(credentials) => fixed.hosts.push((host.clone(), credentials.clone())),
             HostLogin::File { username, password_file } => {
-                let (host, username, path) = (host.clone(), username.clone(), password_file.clone());
-                sources.push(Arc::new(PasswordFile { host, username, path }));
+                sources.push(Arc::new(PasswordFile::new(host, username, password_file)));
             }
         }
     }

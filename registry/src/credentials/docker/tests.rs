@@ -159,3 +159,15 @@ async fn a_storm_of_questions_runs_a_helper_twice_at_most() {
     }
     assert!(fs::read_to_string(&runs).unwrap().lines().count() <= 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_leaves_what_the_file_said_before() {
+    let (_directory, source) = written(r#"{"auths": {"example.com": {"auth": "bWU6cA=="}}}"#);
+    let hangs = source.reading.turn().await;
+    let error = source.load().await.unwrap_err().to_string();
+    assert!(error.contains("config.json: the disk does not answer"), "{error}");
+    drop(hangs);
+    assert_eq!(source.load().await.unwrap().auths.len(), 1);
+    let _hangs = source.reading.turn().await;
+    assert_eq!(source.load().await.unwrap().auths.len(), 1);
+}

@@ -35,7 +35,7 @@ pub(super) struct Provider {
 }
 
 /// The providers, and the files that they were read from.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Loaded {
     files: Vec<(PathBuf, Stamp)>,
     pub(super) providers: Arc<[Provider]>,
@@ -86,10 +86,7 @@ struct TokenAttributes {
 impl Loaded {
     /// The configuration at `path`, `known` itself if nothing has changed since.
     pub(super) fn read(path: &Path, known: Option<Self>) -> Result<Self, CredentialError> {
-        let failed = |cause: io::Error| {
-            CredentialError::new(format!("cannot read kubelet's configuration {}", path.display()))
-                .caused_by(cause)
-        };
+        let failed = |cause| unread(path, cause);
         let files = files(path).map_err(failed)?;
         if let Some(known) = known.filter(|known| known.files == files) {
             return Ok(known);
@@ -142,6 +139,11 @@ fn parse(text: &str, path: &Path) -> Result<Vec<Provider>, CredentialError> {
         entry.provider().map_err(|why| unusable(path, &format!("has a provider {name:?} that {why}")))
     });
     providers.filter_map(Result::transpose).collect()
+}
+
+/// The configuration at `path` cannot be read.
+pub(super) fn unread(path: &Path, cause: io::Error) -> CredentialError {
+    CredentialError::unread(format_args!("kubelet's configuration {}", path.display()), cause)
 }
 
 fn unusable(path: &Path, why: &str) -> CredentialError {

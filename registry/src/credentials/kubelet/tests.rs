@@ -158,3 +158,17 @@ async fn a_changed_configuration_needs_no_restart() {
     fs::write(&config, text).unwrap();
     assert_eq!(source.candidates(query("other.com")).await.unwrap(), [password("p")]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_leaves_what_the_configuration_said_before() {
+    let plugins =
+        Plugins::new(&[("plugin", "example.com", &answers("\"cacheKeyType\":\"Image\"", "*.com", "p"))]);
+    let source = plugins.source();
+    let hangs = source.reading.turn().await;
+    let error = source.providers().await.unwrap_err().to_string();
+    assert!(error.contains("config.yaml: the disk does not answer"), "{error}");
+    drop(hangs);
+    assert_eq!(source.providers().await.unwrap().len(), 1);
+    let _hangs = source.reading.turn().await;
+    assert_eq!(source.providers().await.unwrap().len(), 1);
+}
