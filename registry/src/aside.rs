@@ -78,7 +78,6 @@ impl<T: Clone + Send + 'static> Flight<T> {
         Err(io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer"))
     }
 
-    #[cfg(test)]
     /// Whether the work is being done.
     pub(crate) fn is_busy(&self) -> bool {
         self.last.try_lock().is_err()

@@ -4,7 +4,7 @@
 //! query and user (signed URLs are credentials), and of an answer's body only the registry protocol's
 //! own error list is quoted, and only if it came from the registry itself.
 
-use std::{error::Error, io, time::Duration};
+use std::{error::Error, io, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use rustls::{AlertDescription, InvalidMessage};
@@ -45,6 +45,16 @@ const MAX_QUOTE: usize = 300;
 // === impl Failure ===
 
 impl Failure {
+    /// For one of those who met it together: the last of them has its cause too.
+    pub(crate) fn of_many(shared: Arc<Self>) -> Self {
+        let copied = |shared: Arc<Self>| Self {
+            error: SourceError::new(shared.error.kind, shared.error.message.clone()),
+            retry: shared.retry,
+            status: shared.status,
+        };
+        Arc::try_unwrap(shared).unwrap_or_else(copied)
+    }
+
     pub(crate) fn fatal(kind: Kind, message: impl Into<String>) -> Self {
         Self { error: SourceError::new(kind, message), retry: Retry::Never, status: None }
     }

@@ -2,24 +2,22 @@
 //!
 //! An endpoint lives as long as what is said of it stays the same: tokens, connections and experience with other hosts
 //! survive a change of one. When files become unusable while the client lives, what they said before holds on. They are
-//! read on threads that may wait for a disk, by one reader of a registry while the others go on with what is known.
+//! read on threads that may wait for a disk, by one reader of a registry while the others go on with what is known, unless
+//! that is old.
 
 use std::{
     collections::HashMap,
+    io,
     sync::{Arc, Weak},
-    time::Duration,
 };
 
 use parking_lot::Mutex;
 use store::SourceErrorKind as Kind;
-use tokio::{
-    sync::Mutex as AsyncMutex,
-    time::{Instant, timeout},
-};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::{
-    aside::aside,
+    aside::Flight,
     config::RegistryConfig,
     counters::{HostCounters, HostStats},
     endpoint::{Endpoint, Limits, Shared},
@@ -29,8 +27,9 @@ use crate::{
     transport::Transport,
 };
 
-/// How long a reader waits for the files: longer, and the disk hangs.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// What was looked at longer ago than so many rechecks is old: hosts may have been replaced since, and all readers wait
+/// for what the files say now.
+const FRESH: u32 = 3;
 
 /// All registries.
 #[derive(Debug)]
@@ -46,9 +45,12 @@ struct State {
     registries: HashMap<String, Registry>,
     transports: HashMap<Connection, Weak<Transport>>,
     counters: HashMap<String, Arc<HostCounters>>,
-    /// Held while the files of a registry are looked at.
-    looking: HashMap<String, Arc<AsyncMutex<()>>>,
+    /// How the files of each registry are looked at.
+    looking: HashMap<String, Arc<Flight<Looked>>>,
 }
+
+/// All hosts of a registry, or why it has none.
+type Looked = Result<Vec<Arc<Endpoint>>, Arc<Failure>>;
 
 /// One registry.
 #[derive(Debug, Clone)]
@@ -136,49 +138,37 @@ impl Upstreams {
         reference: &Reference,
         config: &RegistryConfig,
     ) -> Result<Vec<Arc<Endpoint>>, Failure> {
-        let (name, began) = (reference.host(), Instant::now());
-        let (known, looking) = {
+        let (name, now) = (reference.host(), Instant::now());
+        let looking = {
             let mut state = self.state.lock();
-            let known = state.registries.get(name);
-            if let Some(known) = known
-                && began.duration_since(known.checked) < config.hosts_recheck
+            let State { registries, looking, .. } = &mut *state;
+            let known =
+                registries.get(name).map(|known| (now.duration_since(known.checked), &known.endpoints));
+            if let Some((age, endpoints)) = known
+                && age < config.hosts_recheck
             {
-                return Ok(known.endpoints.clone());
+                return Ok(endpoints.clone());
             }
-            let known = known.map(|known| known.endpoints.clone());
-            (known, state.looking.entry(name.to_owned()).or_default().clone())
-        };
-        let turn = looking.clone().try_lock_owned().ok();
-        if let (None, Some(known)) = (&turn, &known) {
-            return Ok(known.clone());
-        }
-        let look = async {
-            let turn = match turn {
-                Some(turn) => turn,
-                None => looking.lock_owned().await,
-            };
-            if let Some(endpoints) = self.checked_after(began, name) {
-                return Ok(endpoints);
+            let looking = looking.entry(name.to_owned()).or_default();
+            if let Some((age, endpoints)) = known
+                && age < config.hosts_recheck.saturating_mul(FRESH)
+                && looking.is_busy()
+            {
+                return Ok(endpoints.clone());
             }
-            let (this, reference, config) = (self.clone(), reference.clone(), config.clone());
-            let looked = aside(move || {
-                let _turn = turn;
-                this.look(&reference, &config)
-            });
-            looked.await.unwrap_or_else(|error| Err(unread(Kind::Unavailable, name, &error.to_string())))
+            looking.clone()
         };
-        match (timeout(PATIENCE, look).await, known) {
-            (Ok(looked), _) => looked,
-            (Err(_), Some(known)) => Ok(known),
-            (Err(_), None) => Err(unread(Kind::TimedOut, name, "the disk does not answer")),
-        }
+        let (this, of, config) = (self.clone(), reference.clone(), config.clone());
+        let looked = looking.ask(move || this.look(&of, &config).map_err(Arc::new)).await;
+        looked.map(|looked| looked.map_err(Failure::of_many)).unwrap_or_else(|error| {
+            // Another reader may have come to know them meanwhile.
+            self.known(name).ok_or_else(|| unread(name, &error))
+        })
     }
 
-    /// The registry's hosts, if another reader has looked at its files meanwhile.
-    fn checked_after(&self, began: Instant, name: &str) -> Option<Vec<Arc<Endpoint>>> {
-        let state = self.state.lock();
-        let known = state.registries.get(name).filter(|known| known.checked > began)?;
-        Some(known.endpoints.clone())
+    /// The registry's hosts as they were described last.
+    fn known(&self, name: &str) -> Option<Vec<Arc<Endpoint>>> {
+        self.state.lock().registries.get(name).map(|known| known.endpoints.clone())
     }
 
     /// Looks at what files say of the reference's registry, and takes note of it. One does so for a registry at a time.
@@ -303,8 +293,9 @@ impl Upstreams {
     }
 }
 
-fn unread(kind: Kind, name: &str, why: &str) -> Failure {
-    Failure::passing(kind, format!("what is configured for {name} cannot be read: {why}"))
+fn unread(name: &str, error: &io::Error) -> Failure {
+    let kind = if error.kind() == io::ErrorKind::TimedOut { Kind::TimedOut } else { Kind::Unavailable };
+    Failure::passing(kind, format!("what is configured for {name} cannot be read: {error}"))
 }
 
 // === impl Registry ===
