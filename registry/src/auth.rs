@@ -29,7 +29,6 @@ use std::{
 
 use http::HeaderValue;
 use parking_lot::Mutex;
-use rand::Rng;
 use store::{SourceError, SourceErrorKind as Kind};
 use tokio::time::Instant;
 use url::Url;
@@ -43,6 +42,7 @@ use self::{
     refused::Refused,
 };
 use crate::{
+    backoff::spread,
     challenge::{BearerChallenge, Challenge},
     counters::Count,
     credentials::{CredentialQuery, Credentials, Secret},
@@ -259,11 +259,7 @@ impl HostAuth {
         }
         let wanted = Wanted { demand, scope: &context.scope.with(asked), anonymous: true };
         match self.log_in(slot, wanted, context).await {
-            Ok(Some(current)) => {
-                let authorization = current.authorization.clone();
-                slot.hold(current);
-                Ok(Some(authorization))
-            }
+            Ok(Some(current)) => Ok(Some(slot.hold(current))),
             Ok(None) => slot.exhaust(),
             Err(failure) => slot.fail(failure),
         }
@@ -369,10 +365,12 @@ impl Slot {
         Err(failure)
     }
 
-    fn hold(&self, current: Current) {
-        let mut held = self.held.lock();
+    /// Uses `current` from now on.
+    fn hold(&self, current: Current) -> Authorization {
+        let (mut held, authorization) = (self.held.lock(), current.authorization.clone());
         held.worked = current.login.clone();
         (held.current, held.failed, held.exhausted) = (Some(current), None, None);
+        authorization
     }
 
     /// Nothing was left to try: what the registry says, or what was said when something was.
@@ -404,7 +402,7 @@ impl Current {
         let now = Instant::now();
         // A fifth, at most 30 s, is kept for requests on their way and for clocks that differ, and up to as
         // much again at random: tokens that were given together are not all renewed together.
-        let early = (lifetime / 5).min(Duration::from_secs(30)).mul_f64(rand::rng().random_range(1.0..2.0));
+        let early = spread((lifetime / 5).min(Duration::from_secs(30)));
         let authorization = Authorization { header, id: next_id() };
         Ok(Self { authorization, login, renew: now + (lifetime - early), end: now + lifetime })
     }

@@ -44,6 +44,11 @@ pub(crate) struct Backoff {
 /// An answer that breaks the protocol is asked for again only so often: it rarely changes.
 const MAX_DOUBTS: u32 = 2;
 
+/// `pause`, up to twice as long at random: what begins together is not done together again.
+pub(crate) fn spread(pause: Duration) -> Duration {
+    pause.mul_f64(rand::rng().random_range(1.0..2.0))
+}
+
 // === impl RetryPolicy ===
 
 impl Default for RetryPolicy {

@@ -4,6 +4,7 @@
 //! the daemon answers; `/credentials?image=NAME` tells who would be asked for credentials; `/cache` and what is below it are
 //! about the disk that layers take. `metrics_address` serves `/metrics` alone, by TCP.
 
+mod answer;
 mod cache;
 mod client;
 mod credentials;
@@ -12,7 +13,7 @@ mod status;
 use std::{future::Future, io, sync::Arc};
 
 use axum::{
-    Json, Router,
+    Router,
     http::{StatusCode, Uri, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -29,7 +30,8 @@ pub use status::{
     LayerStatus, MemoryStatus, OutcomeStatus, PlaceStatus, Pruned, RegistryStatus, Status, Verified,
 };
 
-use crate::{crash::told, metrics::Metrics, profile::Document};
+use self::answer::{answer, parameter};
+use crate::{metrics::Metrics, profile::Document};
 
 /// The name of the admin socket, in the directory of the socket for containerd.
 pub const SOCKET_NAME: &str = "admin.sock";
@@ -55,12 +57,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     let status = move || {
         let reporter = Arc::clone(&reporter);
-        async move {
-            match tokio::task::spawn_blocking(move || reporter()).await {
-                Ok(status) => Json(status).into_response(),
-                Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, told(&error)).into_response(),
-            }
-        }
+        answer(move || Ok(reporter()))
     };
     let profile = move |uri: Uri| {
         let profiler = Arc::clone(&profiler);
@@ -74,17 +71,11 @@ pub async fn serve(
 }
 
 async fn profile(profiler: &Profiler, uri: &Uri) -> Response {
-    let query = uri.query().unwrap_or_default();
-    let mut parameters = url::form_urlencoded::parse(query.as_bytes());
-    let Some((_, image)) = parameters.find(|(name, _)| name == "image") else {
+    let Some(image) = parameter(uri, "image") else {
         return (StatusCode::BAD_REQUEST, "name the image: /profile?image=NAME").into_response();
     };
-    let (profiler, image) = (Arc::clone(profiler), image.into_owned());
-    match tokio::task::spawn_blocking(move || profiler(&image)).await {
-        Ok(Ok(document)) => Json(document).into_response(),
-        Ok(Err(reason)) => (StatusCode::NOT_FOUND, reason).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, told(&error)).into_response(),
-    }
+    let profiler = Arc::clone(profiler);
+    answer(move || profiler(&image)).await
 }
 
 /// Serves `/metrics` by TCP until `shutdown` is ready.

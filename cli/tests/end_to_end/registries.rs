@@ -138,14 +138,17 @@ impl Site {
     }
 }
 
-/// Puts the sample image into a registry that keeps its files below `dir`, and ends that.
-fn fill(dir: &Path) {
-    let registry = DockerRegistry::start(dir, Access::Open).unwrap();
+/// Puts the sample image into a registry, and ends that; where it kept its files.
+fn filled() -> (Scratch, PathBuf) {
+    let scratch = Scratch::new("starling-e2e-").unwrap();
+    let dir = scratch.path().join("registry");
+    let registry = DockerRegistry::start(&dir, Access::Open).unwrap();
     let source = format!("oci:{}:{}", sample_image::python().unwrap().display(), sample_image::TAG);
     let target = format!("{}/{REPOSITORY}:{ESTARGZ}", registry.host());
     let status =
         Command::new(program("starling")).args(["convert", "--quiet", &source, &target]).status().unwrap();
     assert!(status.success(), "starling convert: {status}");
+    (scratch, dir)
 }
 
 /// Digests of the regular files that the image in `layout` shows.
@@ -177,9 +180,7 @@ fn files(layout: &Path) -> BTreeMap<PathBuf, Digest> {
 #[test]
 fn a_registry_with_tls_and_tokens_of_seconds_is_read_lazily() {
     skip_unless!(missing(), docker_registry::missing());
-    let scratch = Scratch::new("starling-e2e-").unwrap();
-    let dir = scratch.path().join("registry");
-    fill(&dir);
+    let (scratch, dir) = filled();
     let tokens = TokenService::start(TOKEN).unwrap();
     let registry = DockerRegistry::start_with_tokens(&dir, &tokens, false).unwrap();
     let site = Site::start(scratch, &registry.host(), tokens.authority());
@@ -194,9 +195,7 @@ fn a_registry_with_tls_and_tokens_of_seconds_is_read_lazily() {
 #[test]
 fn the_same_behind_a_front_that_signs_addresses_good_for_seconds() {
     skip_unless!(missing(), docker_registry::missing());
-    let scratch = Scratch::new("starling-e2e-").unwrap();
-    let dir = scratch.path().join("registry");
-    fill(&dir);
+    let (scratch, dir) = filled();
     let tokens = TokenService::start(TOKEN).unwrap();
     let registry = DockerRegistry::start_with_tokens(&dir, &tokens, true).unwrap();
     let front = SigningFront::start(&registry, &tokens, ADDRESS).unwrap();

@@ -3,10 +3,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rand::Rng;
 use tokio::time::Instant;
 
 use super::{Context, Demand, Scope, Slot, login::Wanted};
+
+use crate::backoff::spread;
 
 /// After an early renewal that failed the next one waits for this time, up to twice this at random.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -31,7 +32,7 @@ impl Slot {
             // What a login got and is still good is not given up for what everybody gets.
             let wanted = Wanted { demand: &demand, scope: &scope, anonymous: slot.is_anonymous() };
             match endpoint.auth.log_in(&slot, wanted, context).await {
-                Ok(Some(current)) => return slot.hold(current),
+                Ok(Some(current)) => return drop(slot.hold(current)),
                 // Nothing is said of anonymous access, so that who waits meanwhile looks for himself.
                 Ok(None) => {}
                 Err(failure) => {
@@ -46,7 +47,7 @@ impl Slot {
     /// Leaves the authorization as it is for a while.
     fn postpone(&self) {
         if let Some(current) = &mut self.held.lock().current {
-            current.renew = Instant::now() + PAUSE.mul_f64(rand::rng().random_range(1.0..2.0));
+            current.renew = Instant::now() + spread(PAUSE);
         }
     }
 }

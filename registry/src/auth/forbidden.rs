@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
-use rand::Rng;
 use tokio::time::Instant;
 
 use super::{
     Authorization, Context, Current, Demand, HostAuth, Slot,
     login::{Login, Wanted},
 };
+
+use crate::backoff::spread;
 
 /// A token is not renewed again for an answer 403 before this time, nor are all sources asked for other credentials, up
 /// to twice this at random.
@@ -47,9 +48,7 @@ impl HostAuth {
             let wanted = Wanted { demand: &demand, scope: context.scope, anonymous: slot.is_anonymous() };
             // What went wrong is less telling than the answer that is there.
             let renewed = self.log_in(&slot, wanted, context).await.ok().flatten()?;
-            let authorization = renewed.authorization.clone();
-            slot.hold(renewed);
-            return Some(authorization);
+            return Some(slot.hold(renewed));
         }
         let refused = slot.look_for_others(used.id)?;
         if let Some(login) = &refused {
@@ -112,5 +111,5 @@ fn is_over(until: Option<Instant>, now: Instant) -> bool {
 }
 
 fn pause_from(now: Instant) -> Instant {
-    now + PAUSE.mul_f64(rand::rng().random_range(1.0..2.0))
+    now + spread(PAUSE)
 }

@@ -5,10 +5,9 @@
 
 use std::time::Duration;
 
-use rand::Rng;
 use tokio::time::Instant;
 
-use crate::credentials::Credentials;
+use crate::{backoff::spread, credentials::Credentials};
 
 /// The first pause, and up to twice this at random.
 const FIRST: Duration = Duration::from_secs(1);
@@ -50,7 +49,7 @@ impl Refused {
         if self.logins.len() >= MAX_LOGINS {
             self.logins.remove(0);
         }
-        let until = now + pause.mul_f64(rand::rng().random_range(1.0..2.0));
+        let until = now + spread(pause);
         self.logins.push(Refusal { login: login.cloned(), until, pause });
     }
 

@@ -3,16 +3,15 @@
 
 use std::sync::Arc;
 
+use super::{
+    answer::{answer, parameter},
+    status::{CachedLayer, Pruned, Verified},
+};
 use axum::{
-    Json, Router,
-    http::{StatusCode, Uri},
-    response::{IntoResponse, Response},
+    Router,
+    http::Uri,
     routing::{get, post},
 };
-use serde::Serialize;
-
-use super::status::{CachedLayer, Pruned, Verified};
-use crate::crash::told;
 
 /// What can be asked about the disk that layers take. All of it may block.
 pub trait Cache: Send + Sync + 'static {
@@ -48,20 +47,4 @@ pub(super) fn pages(cache: Arc<dyn Cache>) -> Router {
                 answer(move || verify.verify(&layer, from))
             }),
         )
-}
-
-fn parameter(uri: &Uri, name: &str) -> Option<String> {
-    let query = uri.query().unwrap_or_default();
-    let mut parameters = url::form_urlencoded::parse(query.as_bytes());
-    parameters.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
-}
-
-async fn answer<T: Serialize + Send + 'static>(
-    work: impl FnOnce() -> Result<T, String> + Send + 'static,
-) -> Response {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(answer)) => Json(answer).into_response(),
-        Ok(Err(reason)) => (StatusCode::NOT_FOUND, reason).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, told(&error)).into_response(),
-    }
 }

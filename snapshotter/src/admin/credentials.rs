@@ -12,6 +12,8 @@ use axum::{
 use registry::{CredentialQuery, CredentialSource, Knowledge, Reference, SourceReport, explain_credentials};
 use serde::{Deserialize, Serialize};
 
+use super::answer::parameter;
+
 /// What one source knows for an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CredentialStatus {
@@ -49,10 +51,7 @@ pub(super) fn pages(sources: Sources) -> Router {
 }
 
 async fn credentials(sources: &Sources, uri: &Uri) -> Response {
-    let query = uri.query().unwrap_or_default();
-    let mut parameters = url::form_urlencoded::parse(query.as_bytes());
-    let image = parameters.find(|(name, _)| name == "image").map(|(_, image)| image.parse::<Reference>());
-    let reference = match image {
+    let reference = match parameter(uri, "image").map(|image| image.parse::<Reference>()) {
         Some(Ok(reference)) => reference,
         Some(Err(error)) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
         None => {

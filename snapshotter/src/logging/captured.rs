@@ -27,6 +27,6 @@ pub(crate) fn logged(level: Level, work: impl FnOnce()) -> String {
     let captured = Captured::default();
     let writer = captured.clone();
     tracing::subscriber::with_default(subscriber(level, move || writer.clone()), work);
-    let bytes = captured.0.lock().clone();
-    String::from_utf8(bytes).unwrap()
+    let bytes = captured.0.lock();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
