@@ -6,6 +6,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tracing::{Dispatch, subscriber::NoSubscriber};
 
 use super::{Level, subscriber};
 
@@ -23,10 +24,25 @@ impl Write for Captured {
 }
 
 /// The lines that `work` logs on this thread, at `level`.
+///
+/// While there is but one subscriber, tracing asks the thread that comes to a log line first whether anybody listens,
+/// and keeps its answer for all threads (`tracing_core::callsite`): another test that comes there at the same time would
+/// silence it. Beside a second subscriber it asks all that there are.
 pub(crate) fn logged(level: Level, work: impl FnOnce()) -> String {
+    let _second = Dispatch::new(NoSubscriber::default());
     let captured = Captured::default();
     let writer = captured.clone();
     tracing::subscriber::with_default(subscriber(level, move || writer.clone()), work);
     let bytes = captured.0.lock();
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[test]
+fn a_thread_without_a_subscriber_silences_nobody() {
+    let say = || tracing::info!("heard");
+    let log = logged(Level::Info, || {
+        std::thread::spawn(say).join().unwrap();
+        say();
+    });
+    assert_eq!(log.lines().count(), 1, "{log}");
 }
