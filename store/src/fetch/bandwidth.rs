@@ -9,59 +9,109 @@ use parking_lot::Mutex;
 
 /// Shorter transfers tell about the time to the first byte only.
 const SHORTEST: u64 = 64 << 10;
-/// How much a sample counts that is faster than the estimate; slower ones often shared the link.
-const FASTER: f64 = 0.5;
+/// How much a sample counts that is better than the estimate; worse ones often shared the link, or met a busy machine.
+const GOOD: f64 = 0.5;
 /// How much any other sample counts.
-const SLOWER: f64 = 0.1;
+const OTHER: f64 = 0.1;
+/// The part of the time to the first byte that a transfer takes at least. Shorter times cannot be told from those of a
+/// machine that was busy, and longer windows will show what they were.
+const BRIEFEST: f64 = 0.25;
 
 /// The estimate for one origin.
 #[derive(Debug)]
 pub(crate) struct Bandwidth(Mutex<Estimate>);
 
+/// One answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Transfer {
+    /// From the question to the first bytes that were seen.
+    pub(crate) first_byte: Duration,
+    /// How many these were. Most of the answer, if nobody had time to look.
+    pub(crate) first: u64,
+    /// The bytes after those.
+    pub(crate) rest: u64,
+    /// How long they took.
+    pub(crate) time: Duration,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Estimate {
-    first_byte: f64,
-    bytes_per_second: f64,
+    /// In seconds.
+    first_byte: Averaged,
+    bytes_per_second: Averaged,
+}
+
+/// An average in which late samples count more, and the first ones more than what was assumed before them.
+#[derive(Debug, Clone, Copy)]
+struct Averaged {
+    value: f64,
+    samples: f64,
 }
 
 // === impl Bandwidth ===
 
 impl Bandwidth {
-    /// Takes in one transfer: how long its first byte took, then how many bytes in what time.
-    pub(crate) fn sample(&self, first_byte: Duration, bytes: u64, transfer: Duration) {
+    /// Takes in one transfer.
+    pub(crate) fn sample(&self, transfer: Transfer) {
         let mut estimate = self.0.lock();
-        let first_byte = first_byte.as_secs_f64();
-        let weight = if first_byte < estimate.first_byte { FASTER } else { SLOWER };
-        estimate.first_byte += (first_byte - estimate.first_byte) * weight;
-        if bytes < SHORTEST {
-            return;
+        let first_byte = transfer.first_byte.as_secs_f64();
+        let rate = transfer.rate(estimate.first_byte.value);
+        let weight = if first_byte < estimate.first_byte.value { GOOD } else { OTHER };
+        estimate.first_byte.add(first_byte, weight);
+        if let Some(rate) = rate {
+            let weight = if rate > estimate.bytes_per_second.value { GOOD } else { OTHER };
+            estimate.bytes_per_second.add(rate, weight);
         }
-        let rate = bytes as f64 / transfer.as_secs_f64().max(1e-6);
-        let weight = if rate > estimate.bytes_per_second { FASTER } else { SLOWER };
-        estimate.bytes_per_second += (rate - estimate.bytes_per_second) * weight;
     }
 
     /// How long it takes until the first byte of an answer comes.
     pub(crate) fn first_byte(&self) -> Duration {
-        Duration::from_secs_f64(self.0.lock().first_byte.clamp(0.0, 60.0))
+        Duration::from_secs_f64(self.0.lock().first_byte.value.clamp(0.0, 60.0))
     }
 
     /// Bytes that the link carries in `time`.
     pub(crate) fn carries(&self, time: Duration) -> u64 {
-        (self.0.lock().bytes_per_second * time.as_secs_f64()) as u64
+        (self.0.lock().bytes_per_second.value * time.as_secs_f64()) as u64
     }
 
     /// Bytes that the link carries while a request is answered.
     pub(crate) fn product(&self) -> u64 {
-        let estimate = *self.0.lock();
-        (estimate.first_byte * estimate.bytes_per_second) as u64
+        let Estimate { first_byte, bytes_per_second } = *self.0.lock();
+        (first_byte.value * bytes_per_second.value) as u64
     }
 }
 
 impl Default for Bandwidth {
     /// 20 ms and 200 Mbit/s: a registry in the same region.
     fn default() -> Self {
-        Self(Mutex::new(Estimate { first_byte: 0.02, bytes_per_second: 25e6 }))
+        let assumed = |value| Averaged { value, samples: 1.0 };
+        Self(Mutex::new(Estimate { first_byte: assumed(0.02), bytes_per_second: assumed(25e6) }))
+    }
+}
+
+// === impl Averaged ===
+
+impl Averaged {
+    fn add(&mut self, sample: f64, weight: f64) {
+        self.samples += 1.0;
+        self.value += (sample - self.value) * weight.max(1.0 / self.samples);
+    }
+}
+
+// === impl Transfer ===
+
+impl Transfer {
+    /// Bytes per second, if that can be told. Bytes wait in the socket's buffer while the processors have other work, and are
+    /// then read at the speed of memory: so the whole answer is looked at too, less the time that its first byte usually
+    /// takes.
+    fn rate(&self, usual: f64) -> Option<f64> {
+        if self.rest < SHORTEST {
+            return None;
+        }
+        let time = self.time.as_secs_f64();
+        let whole = (self.first_byte.as_secs_f64() + time - usual).max(usual * BRIEFEST);
+        let rest = self.rest as f64 / time.max(1e-6);
+        Some(rest.min((self.first + self.rest) as f64 / whole.max(1e-6)))
     }
 }
 
@@ -69,17 +119,23 @@ impl Default for Bandwidth {
 mod tests {
     use super::*;
 
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
     #[test]
     fn follows_the_link() {
         let bandwidth = Bandwidth::default();
         assert_eq!(bandwidth.product(), 500_000);
-        assert_eq!(bandwidth.carries(Duration::from_millis(10)), 250_000);
+        assert_eq!(bandwidth.carries(ms(10)), 250_000);
+        let slow = Transfer { first_byte: ms(80), first: 1000, rest: 3_000_000, time: ms(1000) };
         for _ in 0..50 {
-            bandwidth.sample(Duration::from_millis(80), 3_000_000, Duration::from_secs(1));
+            bandwidth.sample(slow);
         }
         assert!((200_000..280_000).contains(&bandwidth.product()), "{}", bandwidth.product());
-        for _ in 0..8 {
-            bandwidth.sample(Duration::from_millis(5), 1 << 20, Duration::from_millis(8));
+        let fast = Transfer { first_byte: ms(5), first: 1000, rest: 1 << 20, time: ms(8) };
+        for _ in 0..20 {
+            bandwidth.sample(fast);
         }
         assert!((500_000..800_000).contains(&bandwidth.product()), "{}", bandwidth.product());
     }
@@ -87,8 +143,33 @@ mod tests {
     #[test]
     fn short_transfers_say_nothing_about_the_rate() {
         let bandwidth = Bandwidth::default();
-        bandwidth.sample(Duration::from_millis(20), 100, Duration::from_secs(10));
-        bandwidth.sample(Duration::from_millis(20), 0, Duration::ZERO);
+        for (rest, time) in [(100, ms(10_000)), (0, ms(0))] {
+            bandwidth.sample(Transfer { first_byte: ms(20), first: 0, rest, time });
+        }
         assert_eq!(bandwidth.product(), 500_000);
+    }
+
+    #[test]
+    fn bytes_that_waited_to_be_read_do_not_make_the_link_fast() {
+        let bandwidth = Bandwidth::default();
+        for _ in 0..50 {
+            // 500 kB at 25 MB/s come 20 ms after the first byte, but were looked at when all were there.
+            let late = Transfer { first_byte: ms(40), first: 400_000, rest: 100_000, time: ms(0) };
+            bandwidth.sample(Transfer { first_byte: ms(20), first: 1000, rest: 499_000, time: ms(20) });
+            bandwidth.sample(late);
+        }
+        assert!((400_000..900_000).contains(&bandwidth.product()), "{}", bandwidth.product());
+    }
+
+    #[test]
+    fn a_fast_link_far_away_is_found_out() {
+        let bandwidth = Bandwidth::default();
+        for _ in 0..20 {
+            // What it carries in 80 ms at 125 MB/s, asked for in windows of what is known by then.
+            let (rest, first_byte) = (bandwidth.product(), ms(80));
+            let time = Duration::from_secs_f64(rest as f64 / 125e6);
+            bandwidth.sample(Transfer { first_byte, first: 0, rest, time });
+        }
+        assert!((8_000_000..10_500_000).contains(&bandwidth.product()), "{}", bandwidth.product());
     }
 }

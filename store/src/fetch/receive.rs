@@ -8,6 +8,7 @@ use tokio::{
 };
 
 use super::{
+    bandwidth::Transfer,
     body::{Body, STALL},
     budget::Charge,
     large::Large,
@@ -71,15 +72,13 @@ async fn request(
     let stream = open(layer, window, source.as_ref(), &mut busy).await?;
     window.owes(false);
     let mut body = Body::new(layer, window, stream, busy, turn);
-    let first = window.members.first().map_or(0, |member| member.span.start);
-    body.seek(first).await?;
-    let first_byte = asked.elapsed();
+    body.seek(window.span().start).await?;
+    let (first_byte, first) = (asked.elapsed(), body.received());
     let began = Instant::now();
-    let before = body.received();
     let mut undisturbed = window.class() != Class::Background;
     let sample = |body: &Body<'_>| {
-        let bandwidth = layer.engine.bandwidth(source.as_ref());
-        bandwidth.sample(first_byte, body.received() - before, began.elapsed());
+        let rest = body.received() - first;
+        layer.engine.bandwidth(source.as_ref()).sample(Transfer { first_byte, first, rest, time: began.elapsed() });
     };
     for member in &window.members {
         if window.is_tail(member.span.start) {

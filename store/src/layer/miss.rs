@@ -22,7 +22,7 @@ use crate::{
 const MOST_DAMAGED: u32 = 4096;
 
 /// How far a window goes on behind what was missed, in times of what the link carries during a round trip.
-const TAIL: u64 = 8;
+const TAIL: u64 = 16;
 
 /// A chunk that is waited for.
 #[derive(Debug)]
