@@ -3,7 +3,10 @@
 //! Their product is what one more byte costs nothing up to: while a request travels, the link could have carried
 //! that much. A window of about this size at most doubles the wait of a single miss, and makes the next ones hits.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 
@@ -19,7 +22,11 @@ const BRIEFEST: f64 = 0.25;
 
 /// The estimate for one origin.
 #[derive(Debug)]
-pub(crate) struct Bandwidth(Mutex<Estimate>);
+pub(crate) struct Bandwidth {
+    estimate: Mutex<Estimate>,
+    /// Bytes of all answers so far, but of those that were held back.
+    carried: AtomicU64,
+}
 
 /// One answer.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +39,8 @@ pub(crate) struct Transfer {
     pub(crate) rest: u64,
     /// How long they took.
     pub(crate) time: Duration,
+    /// What came from the origin between the question and the last byte, with other answers too.
+    pub(crate) beside: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -51,9 +60,19 @@ struct Averaged {
 // === impl Bandwidth ===
 
 impl Bandwidth {
+    /// Adds bytes of an answer that was never held back: those of others waited in a buffer.
+    pub(crate) fn carry(&self, bytes: u64) {
+        self.carried.fetch_add(bytes, Relaxed);
+    }
+
+    /// Bytes of all answers so far.
+    pub(crate) fn carried(&self) -> u64 {
+        self.carried.load(Relaxed)
+    }
+
     /// Takes in one transfer.
     pub(crate) fn sample(&self, transfer: Transfer) {
-        let mut estimate = self.0.lock();
+        let mut estimate = self.estimate.lock();
         let first_byte = transfer.first_byte.as_secs_f64();
         let rate = transfer.rate(estimate.first_byte.value);
         let weight = if first_byte < estimate.first_byte.value { GOOD } else { OTHER };
@@ -66,17 +85,17 @@ impl Bandwidth {
 
     /// How long it takes until the first byte of an answer comes.
     pub(crate) fn first_byte(&self) -> Duration {
-        Duration::from_secs_f64(self.0.lock().first_byte.value.clamp(0.0, 60.0))
+        Duration::from_secs_f64(self.estimate.lock().first_byte.value.clamp(0.0, 60.0))
     }
 
     /// Bytes that the link carries in `time`.
     pub(crate) fn carries(&self, time: Duration) -> u64 {
-        (self.0.lock().bytes_per_second.value * time.as_secs_f64()) as u64
+        (self.estimate.lock().bytes_per_second.value * time.as_secs_f64()) as u64
     }
 
     /// Bytes that the link carries while a request is answered.
     pub(crate) fn product(&self) -> u64 {
-        let Estimate { first_byte, bytes_per_second } = *self.0.lock();
+        let Estimate { first_byte, bytes_per_second } = *self.estimate.lock();
         (first_byte.value * bytes_per_second.value) as u64
     }
 }
@@ -85,7 +104,8 @@ impl Default for Bandwidth {
     /// 20 ms and 200 Mbit/s: a registry in the same region.
     fn default() -> Self {
         let assumed = |value| Averaged { value, samples: 1.0 };
-        Self(Mutex::new(Estimate { first_byte: assumed(0.02), bytes_per_second: assumed(25e6) }))
+        let estimate = Estimate { first_byte: assumed(0.02), bytes_per_second: assumed(25e6) };
+        Self { estimate: Mutex::new(estimate), carried: AtomicU64::new(0) }
     }
 }
 
@@ -103,15 +123,16 @@ impl Averaged {
 impl Transfer {
     /// Bytes per second, if that can be told. Bytes wait in the socket's buffer while the processors have other work, and are
     /// then read at the speed of memory: so the whole answer is looked at too, less the time that its first byte usually
-    /// takes.
+    /// takes. Answers that come side by side share the link, which carried all of them at least.
     fn rate(&self, usual: f64) -> Option<f64> {
         if self.rest < SHORTEST {
             return None;
         }
+        let rate = |bytes: u64, seconds: f64| bytes as f64 / seconds.max(1e-6);
         let time = self.time.as_secs_f64();
-        let whole = (self.first_byte.as_secs_f64() + time - usual).max(usual * BRIEFEST);
-        let rest = self.rest as f64 / time.max(1e-6);
-        Some(rest.min((self.first + self.rest) as f64 / whole.max(1e-6)))
+        let all = self.first_byte.as_secs_f64() + time;
+        let alone = rate(self.first + self.rest, (all - usual).max(usual * BRIEFEST));
+        Some(rate(self.rest, time).min(alone).max(rate(self.beside, all)))
     }
 }
 
@@ -128,12 +149,13 @@ mod tests {
         let bandwidth = Bandwidth::default();
         assert_eq!(bandwidth.product(), 500_000);
         assert_eq!(bandwidth.carries(ms(10)), 250_000);
-        let slow = Transfer { first_byte: ms(80), first: 1000, rest: 3_000_000, time: ms(1000) };
+        let slow =
+            Transfer { first_byte: ms(80), first: 1000, rest: 3_000_000, time: ms(1000), beside: 3_001_000 };
         for _ in 0..50 {
             bandwidth.sample(slow);
         }
         assert!((200_000..280_000).contains(&bandwidth.product()), "{}", bandwidth.product());
-        let fast = Transfer { first_byte: ms(5), first: 1000, rest: 1 << 20, time: ms(8) };
+        let fast = Transfer { first_byte: ms(5), first: 1000, rest: 1 << 20, time: ms(8), beside: 0 };
         for _ in 0..20 {
             bandwidth.sample(fast);
         }
@@ -144,7 +166,7 @@ mod tests {
     fn short_transfers_say_nothing_about_the_rate() {
         let bandwidth = Bandwidth::default();
         for (rest, time) in [(100, ms(10_000)), (0, ms(0))] {
-            bandwidth.sample(Transfer { first_byte: ms(20), first: 0, rest, time });
+            bandwidth.sample(Transfer { first_byte: ms(20), first: 0, rest, time, beside: 0 });
         }
         assert_eq!(bandwidth.product(), 500_000);
     }
@@ -154,8 +176,15 @@ mod tests {
         let bandwidth = Bandwidth::default();
         for _ in 0..50 {
             // 500 kB at 25 MB/s come 20 ms after the first byte, but were looked at when all were there.
-            let late = Transfer { first_byte: ms(40), first: 400_000, rest: 100_000, time: ms(0) };
-            bandwidth.sample(Transfer { first_byte: ms(20), first: 1000, rest: 499_000, time: ms(20) });
+            let late =
+                Transfer { first_byte: ms(40), first: 400_000, rest: 100_000, time: ms(0), beside: 500_000 };
+            bandwidth.sample(Transfer {
+                first: 1000,
+                rest: 499_000,
+                time: ms(20),
+                first_byte: ms(20),
+                ..late
+            });
             bandwidth.sample(late);
         }
         assert!((400_000..900_000).contains(&bandwidth.product()), "{}", bandwidth.product());
@@ -168,8 +197,19 @@ mod tests {
             // What it carries in 80 ms at 125 MB/s, asked for in windows of what is known by then.
             let (rest, first_byte) = (bandwidth.product(), ms(80));
             let time = Duration::from_secs_f64(rest as f64 / 125e6);
-            bandwidth.sample(Transfer { first_byte, first: 0, rest, time });
+            bandwidth.sample(Transfer { first_byte, first: 0, rest, time, beside: rest });
         }
         assert!((8_000_000..10_500_000).contains(&bandwidth.product()), "{}", bandwidth.product());
+    }
+    #[test]
+    fn answers_side_by_side_are_one_link() {
+        let bandwidth = Bandwidth::default();
+        for _ in 0..50 {
+            // Eight at once.
+            let transfer =
+                Transfer { first_byte: ms(20), first: 1000, rest: 499_000, time: ms(160), beside: 4_000_000 };
+            bandwidth.sample(transfer);
+        }
+        assert!((430_000..520_000).contains(&bandwidth.product()), "{}", bandwidth.product());
     }
 }

@@ -7,7 +7,7 @@ use tokio::{
     time::{Duration, Instant, timeout},
 };
 
-use super::{activity::Busy, link::Seat};
+use super::{activity::Busy, bandwidth::Bandwidth, link::Seat};
 use crate::{ByteStream, Class, Layer, ReadError, SourceError, SourceErrorKind, fetch::window::Window};
 
 /// A request without a byte for this long is no longer counted as activity, and gives its turn to others.
@@ -26,6 +26,7 @@ pub(super) struct Body<'a> {
     layer: &'a Layer,
     window: &'a Window,
     stream: ByteStream,
+    bandwidth: &'a Bandwidth,
     held: Bytes,
     position: u64,
     busy: Busy,
@@ -45,13 +46,27 @@ impl<'a> Body<'a> {
         layer: &'a Layer,
         window: &'a Window,
         stream: ByteStream,
+        bandwidth: &'a Bandwidth,
         busy: Busy,
         turn: Option<OwnedSemaphorePermit>,
     ) -> Self {
         let (position, held) = (window.span().start, Bytes::new());
         let seat = layer.engine.link.seat();
         let (held_back, began, received) = Default::default();
-        Self { layer, window, stream, held, position, busy, seat, held_back, turn, began, received }
+        Self {
+            layer,
+            window,
+            stream,
+            bandwidth,
+            held,
+            position,
+            busy,
+            seat,
+            held_back,
+            turn,
+            began,
+            received,
+        }
     }
 
     /// Bytes received.
@@ -132,6 +147,9 @@ impl<'a> Body<'a> {
                     self.window.owes(false);
                     self.layer.given_up.answered();
                     self.received += bytes.len() as u64;
+                    if !self.held_back {
+                        self.bandwidth.carry(bytes.len() as u64);
+                    }
                     self.layer.counters.received(self.window.class_at(self.position), bytes.len() as u64);
                     self.held = bytes;
                     return self.check_pace();

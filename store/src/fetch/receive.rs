@@ -67,18 +67,19 @@ async fn request(
     }
     layer.counters.asked(window.class());
     let source = layer.source();
-    let asked = Instant::now();
+    let bandwidth = layer.engine.bandwidth(source.as_ref());
+    let (asked, carried) = (Instant::now(), bandwidth.carried());
     window.owes(true);
     let stream = open(layer, window, source.as_ref(), &mut busy).await?;
     window.owes(false);
-    let mut body = Body::new(layer, window, stream, busy, turn);
+    let mut body = Body::new(layer, window, stream, &bandwidth, busy, turn);
     body.seek(window.span().start).await?;
     let (first_byte, first) = (asked.elapsed(), body.received());
     let began = Instant::now();
     let mut undisturbed = window.class() != Class::Background;
     let sample = |body: &Body<'_>| {
-        let rest = body.received() - first;
-        layer.engine.bandwidth(source.as_ref()).sample(Transfer { first_byte, first, rest, time: began.elapsed() });
+        let (rest, beside) = (body.received() - first, bandwidth.carried() - carried);
+        bandwidth.sample(Transfer { first_byte, first, rest, time: began.elapsed(), beside });
     };
     for member in &window.members {
         if window.is_tail(member.span.start) {
