@@ -2,13 +2,16 @@
 
 use std::{
     io::{self, Write},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use parking_lot::Mutex;
 use tracing::{Dispatch, subscriber::NoSubscriber};
 
 use super::{Level, subscriber};
+
+/// See [`logged`].
+static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
 
 #[derive(Clone, Default)]
 struct Captured(Arc<Mutex<Vec<u8>>>);
@@ -29,7 +32,7 @@ impl Write for Captured {
 /// and keeps its answer for all threads (`tracing_core::callsite`): another test that comes there at the same time would
 /// silence it. Beside a second subscriber it asks all that there are.
 pub(crate) fn logged(level: Level, work: impl FnOnce()) -> String {
-    let _second = Dispatch::new(NoSubscriber::default());
+    LazyLock::force(&SECOND);
     let captured = Captured::default();
     let writer = captured.clone();
     tracing::subscriber::with_default(subscriber(level, move || writer.clone()), work);

@@ -26,9 +26,10 @@ use crate::{Class, Layer, StoreConfig};
 
 const FIRST_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(60);
-/// For this part of what a request takes nobody may have waited when a window of the background is begun: a reader that goes
-/// on does so at once. One that comes later finds the response held back (`link.rs`), or joins it.
-const QUIET: u32 = 4;
+/// Nobody may have waited for a quarter of what a request takes when a window of the background is begun: a reader that goes
+/// on does so at once. One that comes later joins the response, or has it held back (`link.rs`), which it notices once the
+/// socket's buffers are full.
+const QUIET_PARTS: u32 = 4;
 const LONGEST_QUIET: Duration = Duration::from_millis(500);
 /// Windows of one layer at one time.
 const PER_LAYER: usize = 2;
@@ -98,7 +99,7 @@ impl Background {
                 }
             };
             let first_byte = layer.engine.bandwidth(layer.source().as_ref()).first_byte();
-            layer.engine.activity.quiet_for((first_byte / QUIET).min(LONGEST_QUIET)).await;
+            layer.engine.activity.quiet_for((first_byte / QUIET_PARTS).min(LONGEST_QUIET)).await;
             if !layer.engine.keeping.is_on() {
                 // It would be fetched for nothing.
                 self.ended(&layer, false);

@@ -13,18 +13,21 @@ use parking_lot::Mutex;
 /// Shorter transfers tell about the time to the first byte only.
 const SHORTEST: u64 = 64 << 10;
 /// How much a sample counts that is better than the estimate; worse ones often shared the link, or met a busy machine.
-const GOOD: f64 = 0.5;
+const BETTER: f64 = 0.5;
 /// How much any other sample counts.
-const OTHER: f64 = 0.1;
+const WORSE: f64 = 0.1;
 /// The part of the time to the first byte that a transfer takes at least. Shorter times cannot be told from those of a
-/// machine that was busy, and longer windows will show what they were.
+/// machine that was busy: they say that the link is at least so fast.
 const BRIEFEST: f64 = 0.25;
+/// A first byte that took longer than so many times what is usual counts as if it had taken that long: a connection was
+/// made for it, or another mirror was asked first.
+const LATEST: f64 = 4.0;
 
 /// The estimate for one origin.
 #[derive(Debug)]
 pub(crate) struct Bandwidth {
     estimate: Mutex<Estimate>,
-    /// Bytes of all answers so far, but of those that were held back.
+    /// Bytes of all answers so far, without those that came after an answer was held back: they had waited in buffers.
     carried: AtomicU64,
 }
 
@@ -39,8 +42,8 @@ pub(crate) struct Transfer {
     pub(crate) rest: u64,
     /// How long they took.
     pub(crate) time: Duration,
-    /// What came from the origin between the question and the last byte, with other answers too.
-    pub(crate) beside: u64,
+    /// What came from the origin between the question and the last byte, with all answers.
+    pub(crate) of_all: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +53,7 @@ struct Estimate {
     bytes_per_second: Averaged,
 }
 
-/// An average in which late samples count more, and the first ones more than what was assumed before them.
+/// An average in which late samples count more, and what was assumed at first no more than one sample.
 #[derive(Debug, Clone, Copy)]
 struct Averaged {
     value: f64,
@@ -60,12 +63,12 @@ struct Averaged {
 // === impl Bandwidth ===
 
 impl Bandwidth {
-    /// Adds bytes of an answer that was never held back: those of others waited in a buffer.
+    /// Adds bytes of an answer that was not held back so far.
     pub(crate) fn carry(&self, bytes: u64) {
         self.carried.fetch_add(bytes, Relaxed);
     }
 
-    /// Bytes of all answers so far.
+    /// Bytes of all answers so far, as [`Self::carry`] was told.
     pub(crate) fn carried(&self) -> u64 {
         self.carried.load(Relaxed)
     }
@@ -73,13 +76,12 @@ impl Bandwidth {
     /// Takes in one transfer.
     pub(crate) fn sample(&self, transfer: Transfer) {
         let mut estimate = self.estimate.lock();
-        let first_byte = transfer.first_byte.as_secs_f64();
-        let rate = transfer.rate(estimate.first_byte.value);
-        let weight = if first_byte < estimate.first_byte.value { GOOD } else { OTHER };
-        estimate.first_byte.add(first_byte, weight);
+        let Estimate { first_byte, bytes_per_second } = &mut *estimate;
+        let rate = transfer.rate(first_byte.value, bytes_per_second.value);
+        let took = transfer.first_byte.as_secs_f64().min(first_byte.value * LATEST);
+        first_byte.add(took, if took < first_byte.value { BETTER } else { WORSE });
         if let Some(rate) = rate {
-            let weight = if rate > estimate.bytes_per_second.value { GOOD } else { OTHER };
-            estimate.bytes_per_second.add(rate, weight);
+            bytes_per_second.add(rate, if rate > bytes_per_second.value { BETTER } else { WORSE });
         }
     }
 
@@ -121,18 +123,25 @@ impl Averaged {
 // === impl Transfer ===
 
 impl Transfer {
-    /// Bytes per second, if that can be told. Bytes wait in the socket's buffer while the processors have other work, and are
-    /// then read at the speed of memory: so the whole answer is looked at too, less the time that its first byte usually
-    /// takes. Answers that come side by side share the link, which carried all of them at least.
-    fn rate(&self, usual: f64) -> Option<f64> {
+    /// Bytes per second, if that can be told; `usual` is the time to the first byte, `known` the rate so far.
+    ///
+    /// Bytes wait in the socket's buffer while the processors have other work, and are then read at the speed of memory: so
+    /// the whole answer is looked at too, less the time that its first byte usually takes. Answers that come side by side
+    /// share the link: all of them together may show that it is not slower than it was known to be. That it is faster they
+    /// cannot show, since some of their bytes may have waited.
+    fn rate(&self, usual: f64, known: f64) -> Option<f64> {
         if self.rest < SHORTEST {
             return None;
         }
         let rate = |bytes: u64, seconds: f64| bytes as f64 / seconds.max(1e-6);
-        let time = self.time.as_secs_f64();
+        let (time, briefest) = (self.time.as_secs_f64(), usual * BRIEFEST);
         let all = self.first_byte.as_secs_f64() + time;
-        let alone = rate(self.first + self.rest, (all - usual).max(usual * BRIEFEST));
-        Some(rate(self.rest, time).min(alone).max(rate(self.beside, all)))
+        let alone = rate(self.first + self.rest, (all - usual).max(briefest)).min(rate(self.rest, time));
+        if alone >= known {
+            return Some(alone);
+        }
+        let is_brief = all - usual < briefest;
+        (!is_brief).then(|| alone.max(rate(self.of_all, all).min(known)))
     }
 }
 
@@ -150,12 +159,12 @@ mod tests {
         assert_eq!(bandwidth.product(), 500_000);
         assert_eq!(bandwidth.carries(ms(10)), 250_000);
         let slow =
-            Transfer { first_byte: ms(80), first: 1000, rest: 3_000_000, time: ms(1000), beside: 3_001_000 };
+            Transfer { first_byte: ms(80), first: 1000, rest: 3_000_000, time: ms(1000), of_all: 3_001_000 };
         for _ in 0..50 {
             bandwidth.sample(slow);
         }
         assert!((200_000..280_000).contains(&bandwidth.product()), "{}", bandwidth.product());
-        let fast = Transfer { first_byte: ms(5), first: 1000, rest: 1 << 20, time: ms(8), beside: 0 };
+        let fast = Transfer { first_byte: ms(5), first: 1000, rest: 1 << 20, time: ms(8), of_all: 1 << 20 };
         for _ in 0..20 {
             bandwidth.sample(fast);
         }
@@ -166,7 +175,7 @@ mod tests {
     fn short_transfers_say_nothing_about_the_rate() {
         let bandwidth = Bandwidth::default();
         for (rest, time) in [(100, ms(10_000)), (0, ms(0))] {
-            bandwidth.sample(Transfer { first_byte: ms(20), first: 0, rest, time, beside: 0 });
+            bandwidth.sample(Transfer { first_byte: ms(20), first: 0, rest, time, of_all: 0 });
         }
         assert_eq!(bandwidth.product(), 500_000);
     }
@@ -177,7 +186,7 @@ mod tests {
         for _ in 0..50 {
             // 500 kB at 25 MB/s come 20 ms after the first byte, but were looked at when all were there.
             let late =
-                Transfer { first_byte: ms(40), first: 400_000, rest: 100_000, time: ms(0), beside: 500_000 };
+                Transfer { first_byte: ms(40), first: 400_000, rest: 100_000, time: ms(0), of_all: 500_000 };
             bandwidth.sample(Transfer {
                 first: 1000,
                 rest: 499_000,
@@ -197,19 +206,50 @@ mod tests {
             // What it carries in 80 ms at 125 MB/s, asked for in windows of what is known by then.
             let (rest, first_byte) = (bandwidth.product(), ms(80));
             let time = Duration::from_secs_f64(rest as f64 / 125e6);
-            bandwidth.sample(Transfer { first_byte, first: 0, rest, time, beside: rest });
+            bandwidth.sample(Transfer { first_byte, first: 0, rest, time, of_all: rest });
         }
         assert!((8_000_000..10_500_000).contains(&bandwidth.product()), "{}", bandwidth.product());
     }
+
     #[test]
     fn answers_side_by_side_are_one_link() {
         let bandwidth = Bandwidth::default();
         for _ in 0..50 {
             // Eight at once.
             let transfer =
-                Transfer { first_byte: ms(20), first: 1000, rest: 499_000, time: ms(160), beside: 4_000_000 };
+                Transfer { first_byte: ms(20), first: 1000, rest: 499_000, time: ms(160), of_all: 4_000_000 };
             bandwidth.sample(transfer);
         }
         assert!((430_000..520_000).contains(&bandwidth.product()), "{}", bandwidth.product());
+    }
+    #[test]
+    fn what_waited_in_other_answers_does_not_make_the_link_fast() {
+        let bandwidth = Bandwidth::default();
+        for _ in 0..50 {
+            let transfer =
+                Transfer { first_byte: ms(20), first: 1000, rest: 499_000, time: ms(20), of_all: 3_000_000 };
+            bandwidth.sample(transfer);
+        }
+        assert!((490_000..510_000).contains(&bandwidth.product()), "{}", bandwidth.product());
+    }
+
+    #[test]
+    fn short_windows_do_not_make_the_link_slow() {
+        let bandwidth = Bandwidth::default();
+        for late in (0..5).cycle().take(200) {
+            // A quarter of what the link carries in a round trip, as misses here and there ask for.
+            let rest = bandwidth.product() / 4;
+            let time = Duration::from_secs_f64(rest as f64 / 25e6);
+            let first_byte = ms(20) + Duration::from_micros(200 * late);
+            bandwidth.sample(Transfer { first_byte, first: 0, rest, time, of_all: rest });
+        }
+        assert!(bandwidth.product() > 400_000, "{}", bandwidth.product());
+    }
+
+    #[test]
+    fn one_late_first_byte_does_not_make_windows_long() {
+        let bandwidth = Bandwidth::default();
+        bandwidth.sample(Transfer { first_byte: ms(2000), first: 0, rest: 100, time: ms(1), of_all: 100 });
+        assert!(bandwidth.product() < 1_500_000, "{}", bandwidth.product());
     }
 }

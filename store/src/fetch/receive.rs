@@ -78,8 +78,8 @@ async fn request(
     let began = Instant::now();
     let mut undisturbed = window.class() != Class::Background;
     let sample = |body: &Body<'_>| {
-        let (rest, beside) = (body.received() - first, bandwidth.carried() - carried);
-        bandwidth.sample(Transfer { first_byte, first, rest, time: began.elapsed(), beside });
+        let (rest, of_all) = (body.received() - first, bandwidth.carried() - carried);
+        bandwidth.sample(Transfer { first_byte, first, rest, time: began.elapsed(), of_all });
     };
     for member in &window.members {
         if window.is_tail(member.span.start) {
