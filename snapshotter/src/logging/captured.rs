@@ -40,12 +40,17 @@ pub(crate) fn logged(level: Level, work: impl FnOnce()) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-#[test]
-fn a_thread_without_a_subscriber_silences_nobody() {
-    let say = || tracing::info!("heard");
-    let log = logged(Level::Info, || {
-        std::thread::spawn(say).join().unwrap();
-        say();
-    });
-    assert_eq!(log.lines().count(), 1, "{log}");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_without_a_subscriber_silences_nobody() {
+        let say = || tracing::info!("heard");
+        let log = logged(Level::Info, || {
+            std::thread::spawn(say).join().unwrap();
+            say();
+        });
+        assert_eq!(log.lines().count(), 1, "{log}");
+    }
 }

@@ -153,6 +153,10 @@ mod tests {
         Duration::from_millis(ms)
     }
 
+    /// 500 kB at 25 MB/s and 20 ms, with nothing beside it.
+    const ALONE: Transfer =
+        Transfer { first_byte: ms(20), first: 1000, rest: 499_000, time: ms(20), of_all: 500_000 };
+
     #[test]
     fn follows_the_link() {
         let bandwidth = Bandwidth::default();
@@ -165,7 +169,7 @@ mod tests {
         }
         assert!((200_000..280_000).contains(&bandwidth.product()), "{}", bandwidth.product());
         let fast = Transfer { first_byte: ms(5), first: 1000, rest: 1 << 20, time: ms(8), of_all: 1 << 20 };
-        for _ in 0..20 {
+        for _ in 0..8 {
             bandwidth.sample(fast);
         }
         assert!((500_000..800_000).contains(&bandwidth.product()), "{}", bandwidth.product());
@@ -184,16 +188,9 @@ mod tests {
     fn bytes_that_waited_to_be_read_do_not_make_the_link_fast() {
         let bandwidth = Bandwidth::default();
         for _ in 0..50 {
-            // 500 kB at 25 MB/s come 20 ms after the first byte, but were looked at when all were there.
-            let late =
-                Transfer { first_byte: ms(40), first: 400_000, rest: 100_000, time: ms(0), of_all: 500_000 };
-            bandwidth.sample(Transfer {
-                first: 1000,
-                rest: 499_000,
-                time: ms(20),
-                first_byte: ms(20),
-                ..late
-            });
+            // Looked at when nearly all of it was there.
+            let late = Transfer { first_byte: ms(40), first: 400_000, rest: 100_000, time: ms(0), ..ALONE };
+            bandwidth.sample(ALONE);
             bandwidth.sample(late);
         }
         assert!((400_000..900_000).contains(&bandwidth.product()), "{}", bandwidth.product());
@@ -216,19 +213,16 @@ mod tests {
         let bandwidth = Bandwidth::default();
         for _ in 0..50 {
             // Eight at once.
-            let transfer =
-                Transfer { first_byte: ms(20), first: 1000, rest: 499_000, time: ms(160), of_all: 4_000_000 };
-            bandwidth.sample(transfer);
+            bandwidth.sample(Transfer { time: ms(160), of_all: 4_000_000, ..ALONE });
         }
         assert!((430_000..520_000).contains(&bandwidth.product()), "{}", bandwidth.product());
     }
+
     #[test]
     fn what_waited_in_other_answers_does_not_make_the_link_fast() {
         let bandwidth = Bandwidth::default();
         for _ in 0..50 {
-            let transfer =
-                Transfer { first_byte: ms(20), first: 1000, rest: 499_000, time: ms(20), of_all: 3_000_000 };
-            bandwidth.sample(transfer);
+            bandwidth.sample(Transfer { of_all: 3_000_000, ..ALONE });
         }
         assert!((490_000..510_000).contains(&bandwidth.product()), "{}", bandwidth.product());
     }
