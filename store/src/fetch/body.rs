@@ -1,13 +1,15 @@
 //! The bytes of one request as they arrive, cut to where members begin and end.
 
+use std::{pin::pin, task::Poll};
+
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
+use futures_util::{StreamExt, poll};
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Duration, Instant, timeout},
 };
 
-use super::{activity::Busy, bandwidth::Bandwidth, link::Seat};
+use super::{activity::Busy, bandwidth::Bandwidth, budget::Charge, link::Seat};
 use crate::{ByteStream, Class, Layer, ReadError, SourceError, SourceErrorKind, fetch::window::Window};
 
 /// A request without a byte for this long is no longer counted as activity, and gives its turn to others.
@@ -92,6 +94,17 @@ impl<'a> Body<'a> {
                 return Ok(());
             }
         }
+    }
+
+    /// Waits for memory for what is at `at` in the blob, as urgently as it is waited for. Meanwhile the link is left to those
+    /// who have memory: no byte is taken off it here, and they cannot give theirs back without theirs.
+    pub(super) async fn charge(&mut self, at: u64, bytes: u64) -> Charge {
+        let mut charge = pin!(charge(self.layer, self.window, at, bytes));
+        if let Poll::Ready(charge) = poll!(charge.as_mut()) {
+            return charge;
+        }
+        self.seat.leave();
+        charge.await
     }
 
     /// The bytes up to `end`, all of them. Memory for them is held, so this ends if they come slowly and others wait.
@@ -199,6 +212,18 @@ impl<'a> Body<'a> {
             return Err(ReadError::GaveWay);
         }
         Ok(())
+    }
+}
+
+/// Waits for memory; in the first row as soon as somebody waits for what is at `at`.
+async fn charge(layer: &Layer, window: &Window, at: u64, bytes: u64) -> Charge {
+    let (budget, class) = (&layer.engine.budget, window.class_at(at));
+    if class == Class::Demand {
+        return budget.charge(class, bytes).await;
+    }
+    tokio::select! {
+        charge = budget.charge(class, bytes) => charge,
+        () = window.awaited(at) => budget.charge(Class::Demand, bytes).await,
     }
 }
 

@@ -12,7 +12,6 @@ use tokio::sync::oneshot;
 use super::{
     body::Body,
     in_flight::Outcome,
-    receive::charge,
     window::{Member, Window},
 };
 use crate::{Layer, ReadError, layer::unsynced::Epoch};
@@ -62,7 +61,7 @@ impl Large {
         while at < end && !self.state.stream.is_done() && self.state.bad.is_empty() {
             let piece = body.piece(end).await?;
             at += piece.len() as u64;
-            self = self.step(piece).await?;
+            self = self.step(body, piece).await?;
         }
         let short = self.state.stream.finish().err();
         let reason = short.as_ref().map_or_else(String::new, ToString::to_string);
@@ -76,9 +75,9 @@ impl Large {
     }
 
     /// Has a decoding thread work on the next piece.
-    async fn step(self, piece: Bytes) -> Result<Self, ReadError> {
+    async fn step(self, body: &mut Body<'_>, piece: Bytes) -> Result<Self, ReadError> {
         let layer = Arc::clone(&self.layer);
-        let charge = charge(&layer, &self.window, self.member.span.start, piece.len() as u64 + PIECE).await;
+        let charge = body.charge(self.member.span.start, piece.len() as u64 + PIECE).await;
         let class = self.window.class_at(self.member.span.start);
         let (done, stepped) = oneshot::channel();
         let mut large = self;

@@ -10,7 +10,6 @@ use tokio::{
 use super::{
     bandwidth::Transfer,
     body::{Body, STALL},
-    budget::Charge,
     large::Large,
     window::{Member, STREAM_LEN, Window},
 };
@@ -142,18 +141,6 @@ async fn permit<'a>(layer: &'a Layer, window: &Window) -> Option<SemaphorePermit
     layer.turns.demand.acquire().await.ok()
 }
 
-/// Waits for memory for what is at `at` in the blob; in the first row as soon as somebody waits for that.
-pub(super) async fn charge(layer: &Layer, window: &Window, at: u64, bytes: u64) -> Charge {
-    let (budget, class) = (&layer.engine.budget, window.class_at(at));
-    if class == Class::Demand {
-        return budget.charge(class, bytes).await;
-    }
-    tokio::select! {
-        charge = budget.charge(class, bytes) => charge,
-        () = window.awaited(at) => budget.charge(Class::Demand, bytes).await,
-    }
-}
-
 /// Takes one member off the body. Says whether it did not have to wait for memory or threads.
 async fn take(
     layer: &Arc<Layer>,
@@ -167,7 +154,7 @@ async fn take(
     }
     let began = Instant::now();
     let len = member.span.end - member.span.start;
-    let charge = charge(layer, window, member.span.start, len + member.need + bookkeeping(member)).await;
+    let charge = body.charge(member.span.start, len + member.need + bookkeeping(member)).await;
     let prompt = began.elapsed().as_millis() == 0;
     let compressed = body.member(member.span.end).await?;
     MemberJob::new(Arc::clone(layer), Arc::clone(window), member.clone(), compressed, charge).queue();

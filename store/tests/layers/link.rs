@@ -10,7 +10,7 @@ use store::{Class, Store, StoreConfig};
 use crate::{
     background::complete,
     blob::{Blob, node},
-    memory::{Dir, Memory, Wire},
+    memory::{Dir, Memory, Wire, settled},
 };
 
 /// A small file, what follows it, and a long file far behind.
@@ -81,6 +81,31 @@ async fn a_miss_reaches_further_only_if_all_of_the_layer_is_wanted() {
         lengths.push(range.end - range.start);
     }
     assert!(lengths[0] < 512 << 10 && lengths[1] > 900 << 10, "{lengths:?}");
+}
+
+/// A response that waits for memory takes nothing off the link, so that one which has memory must not stand back for it: it is
+/// the one that gives memory back.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_memory_leaves_the_link_to_those_who_have_it() {
+    let followed = Blob::new(&[("a", 30_000), ("b", 420_000), ("tail", 550_000)], 4 << 20);
+    let other = Blob::new(&[("c", 900_000)], 4 << 20);
+    let (dir, sources) = (Dir::new(), [Memory::new(&followed), Memory::new(&other)]);
+    // The background may have five eighths of it: `c`, twice its length, and not the tail besides.
+    let store = Store::open(StoreConfig { memory_budget: 3_400_000, ..dir.config() }).unwrap();
+    let layer = store.open_layer(followed.key, sources[0].clone()).await.unwrap();
+    let completed = store.open_layer(other.key, sources[1].clone()).await.unwrap();
+    sources[1].state.lock().per_piece = Duration::from_millis(10);
+    completed.start_background();
+    while store.memory_in_use() < 1_800_000 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    layer.read(node(&layer, "a"), 0, 10).await.unwrap();
+    let (range, _) = sources[0].requests().swap_remove(0);
+    assert!(range.end - range.start > 1_000_000, "the tail is to come with the same response");
+    let began = Instant::now();
+    complete(&completed).await;
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    settled(&store).await;
 }
 
 /// 10 ms and 16 MB/s. How long reads wait while another layer is completed over the same link, and while none is. The reader
