@@ -39,6 +39,15 @@ struct Stream {
     size: u64,
 }
 
+// === impl Bounds ===
+
+impl Bounds {
+    /// The nearest size that is allowed; the smallest counts if it is more than the largest.
+    pub(crate) fn clamp(self, size: u64) -> u64 {
+        size.clamp(self.min, self.max.max(self.min))
+    }
+}
+
 // === impl Pattern ===
 
 impl Pattern {
@@ -48,12 +57,12 @@ impl Pattern {
         if let Some(position) = self.streams.iter().rposition(follows) {
             let stream = self.streams.remove(position);
             self.random = 0;
-            let forward = stream.size.saturating_mul(2).clamp(bounds.min, bounds.max.max(bounds.min));
+            let forward = bounds.clamp(stream.size.saturating_mul(2));
             return Reach { backward: 0, forward, sequential: true };
         }
         let halvings = (self.random / PATIENCE).min(HALVINGS);
         self.random += 1;
-        let size = (product >> halvings).clamp(bounds.min, bounds.max.max(bounds.min));
+        let size = bounds.clamp(product >> halvings);
         Reach { backward: size / BACKWARD, forward: size - size / BACKWARD, sequential: false }
     }
 

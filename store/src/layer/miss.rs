@@ -24,6 +24,11 @@ const MOST_DAMAGED: u32 = 4096;
 /// How far a window goes on behind what was missed, in times of what the link carries during a round trip.
 const TAIL: u64 = 16;
 
+/// A reader that goes through the blob in order has what the link carries in so many round trips on its way.
+const AHEAD: u64 = 4;
+/// Most windows for it; so many are asked for at a time as the layer has turns for that.
+const MOST_AHEAD: usize = 8;
+
 /// A chunk that is waited for.
 #[derive(Debug)]
 pub(super) struct Wait {
@@ -126,23 +131,43 @@ impl Layer {
         true
     }
 
-    /// A reader goes through the blob in order and will soon be at `at`.
+    /// A reader goes through the blob in order and will soon be at `at`: asks for what is missing from there on. What is here or on
+    /// its way may lie between, as a plan leaves it, and ends a window.
     fn read_ahead(self: &Arc<Self>, at: u64, product: u64) {
-        if self.engine.tracked.is_full() {
+        if !self.engine.keeping.is_on() {
+            // It would be fetched for nothing.
             return;
         }
-        let chunks = self.files.index.chunks_in(at..self.files.index.toc_offset());
-        let first = ChunkId(chunks.start);
-        let window = {
+        let windows = {
             let mut table = self.in_flight.lock();
-            if chunks.is_empty() || !(View { layer: self, table: &table }).is_free(first) {
-                return;
-            }
-            let Ok((window, _)) = self.window_for(&table, first, product, Class::ReadAhead) else { return };
-            table.insert(&window);
-            window
+            self.windows_ahead(&mut table, at, product)
         };
-        self.engine.runtime.spawn(receive(Arc::clone(self), window, None));
+        for window in windows {
+            self.engine.runtime.spawn(receive(Arc::clone(self), window, None));
+        }
+    }
+
+    fn windows_ahead(&self, table: &mut Table, at: u64, product: u64) -> Vec<Arc<Window>> {
+        let near = self.engine.bounds().clamp(product.saturating_mul(AHEAD));
+        let end = at.saturating_add(near).min(self.files.index.toc_offset());
+        let (mut windows, mut at) = (Vec::new(), at);
+        while windows.len() < MOST_AHEAD && at < end && !self.engine.tracked.is_full() {
+            let Some(first) = self.first_free(table, &self.files.index.chunks_in(at..end)) else { break };
+            let window = if windows.is_empty() {
+                self.window_for(table, first, product, Class::ReadAhead).map(|(window, _)| window)
+            } else {
+                self.chunk(first).and_then(|chunk| {
+                    let forward = end.saturating_sub(chunk.member_start);
+                    let reach = Reach { backward: 0, forward, sequential: true };
+                    self.cut(table, first, reach, Class::ReadAhead)
+                })
+            };
+            let Ok(window) = window else { break };
+            at = window.span().end.max(at + 1);
+            table.insert(&window);
+            windows.push(window);
+        }
+        windows
     }
 
     /// Cuts the window around a chunk that was missed.
@@ -162,7 +187,7 @@ impl Layer {
         let mut pattern = self.pattern.lock();
         let bounds = self.engine.bounds();
         let reach = pattern.reach(at, product, bounds);
-        let further = product.saturating_mul(TAIL).clamp(bounds.min, bounds.max.max(bounds.min));
+        let further = bounds.clamp(product.saturating_mul(TAIL));
         let window = match self.tail(at.saturating_add(reach.forward), class) {
             Some(tail) if further > reach.forward => {
                 let reach = Reach { forward: further, ..reach };

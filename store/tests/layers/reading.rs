@@ -1,9 +1,12 @@
 //! Hits, misses, windows.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use estargz::{NodeId, write};
-use store::{Class, StoreConfig};
+use store::{Class, Store, StoreConfig};
 
 use crate::{
     background::complete,
@@ -66,7 +69,7 @@ async fn windows_bring_neighbours_and_grow_in_order() {
     let blob = Blob::small_files(600, 8000);
     let dir = Dir::new();
     let source = Memory::new(&blob);
-    let store = store::Store::open(StoreConfig { max_window: 2 << 20, ..dir.config() }).unwrap();
+    let store = Store::open(StoreConfig { max_window: 2 << 20, ..dir.config() }).unwrap();
     let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
     for (name, data) in &blob.files {
         assert_eq!(layer.read(node(&layer, name), 0, data.len()).await.unwrap(), *data);
@@ -130,7 +133,7 @@ async fn a_chunk_longer_than_memory_is_streamed() {
     let blob = Blob::new(&[("big", 40 << 20), ("small", 1000)], 1 << 30);
     let dir = Dir::new();
     let source = Memory::new(&blob);
-    let store = store::Store::open(StoreConfig { memory_budget: 1 << 20, ..dir.config() }).unwrap();
+    let store = Store::open(StoreConfig { memory_budget: 1 << 20, ..dir.config() }).unwrap();
     let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
     let big = node(&layer, "big");
     assert_eq!(layer.read(big, 39 << 20, 100).await.unwrap(), blob.truth("big")[39 << 20..(39 << 20) + 100]);
@@ -138,5 +141,37 @@ async fn a_chunk_longer_than_memory_is_streamed() {
     assert_eq!(layer.read_cached(big, 0, &mut buf).unwrap(), Some(40 << 20));
     assert!(buf == blob.truth("big"));
     assert_eq!(layer.read(node(&layer, "small"), 0, 1000).await.unwrap(), *blob.truth("small"));
+    settled(&store).await;
+}
+
+/// What an earlier start left behind: every second file is here, each longer than what is received once more to save a request.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_in_order_does_not_wait_at_each_hole() {
+    const FILES: usize = 80;
+    let name = |number: usize| format!("file{number:04}");
+    let (blob, dir) = (Blob::small_files(FILES, 60_000), Dir::new());
+    let alone = StoreConfig { background: false, min_window: 1, max_window: 1, ..dir.config() };
+    let store = Store::open(alone).unwrap();
+    let layer = store.open_layer(blob.key, Memory::new(&blob)).await.unwrap();
+    for number in (0..FILES).step_by(2) {
+        layer.read(node(&layer, &name(number)), 0, 10).await.unwrap();
+    }
+    assert_eq!(layer.stats().chunks_present, FILES as u64 / 2);
+    store.flush();
+    drop((layer, store));
+
+    let store = Store::open(StoreConfig { background: false, ..dir.config() }).unwrap();
+    let source = Memory::new(&blob);
+    let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+    let latency = Duration::from_millis(30);
+    source.state.lock().latency = latency;
+    let began = Instant::now();
+    for number in 0..FILES {
+        let read = layer.read(node(&layer, &name(number)), 0, 60_000).await.unwrap();
+        assert_eq!(read, *blob.truth(&name(number)));
+    }
+    assert!(began.elapsed() < latency * FILES as u32 / 4, "{:?}", began.elapsed());
+    let ahead = source.requests().iter().filter(|(_, class)| *class == Class::ReadAhead).count();
+    assert!(ahead >= FILES / 4, "{ahead} requests of {}", source.requests().len());
     settled(&store).await;
 }
