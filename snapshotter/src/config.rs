@@ -364,7 +364,7 @@ impl Default for Config {
                 namespaces: Vec::new(),
             },
             store: Store {
-                memory_budget: ByteSize(24 << 20),
+                memory_budget: ByteSize(20 << 20),
                 decode_threads: 0,
                 read_timeout_sec: Seconds(60),
                 min_window: ByteSize(128 << 10),

@@ -52,7 +52,7 @@ impl Default for StoreConfig {
     fn default() -> Self {
         Self {
             root: PathBuf::from("/var/lib/starling"),
-            memory_budget: 24 << 20,
+            memory_budget: 20 << 20,
             decode_threads: thread::available_parallelism().map_or(2, usize::from),
             idle_threads: thread::available_parallelism().map_or(2, usize::from),
             read_timeout: Duration::from_secs(60),

@@ -76,7 +76,7 @@ pub(crate) struct Joined {
 // === impl Tracked ===
 
 impl Tracked {
-    /// What is taken note of for this many, some 200 bytes each, is an eighth of the default memory budget.
+    /// What is taken note of for this many, some 200 bytes each, is 3 MiB.
     const MOST: usize = 16_000;
     /// A new window takes one in this many of those that are left.
     const SHARE: usize = 3;
