@@ -101,12 +101,9 @@ impl Holder {
     pub(crate) fn run(mut self) -> io::Result<u8> {
         let code = loop {
             self.wait()?;
-            // What the program said goes before its end.
-            while let Some(received) = self.socket.receive()? {
-                self.heed(received);
-            }
             self.obey()?;
-            if let Some(code) = self.tend() {
+            let ended = self.listen()?;
+            if let Some(code) = self.tend(ended) {
                 break code;
             }
         };
@@ -132,6 +129,19 @@ impl Holder {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
+    }
+
+    /// Heeds what was sent. Gives the exit code of the program if it has ended: looked at first, so that all that it said is
+    /// heard before the next one starts.
+    fn listen(&mut self) -> io::Result<Option<u8>> {
+        let ended = match &self.program {
+            Some(Program { state: State::Runs(child), .. }) => child.end(),
+            _ => None,
+        };
+        while let Some(received) = self.socket.receive()? {
+            self.heed(received);
+        }
+        Ok(ended)
     }
 
     fn heed(&mut self, received: Received) {
@@ -179,7 +189,7 @@ impl Holder {
                     self.end_program();
                 }
                 Some(Signal::SIGHUP) => self.end_program(),
-                // The end of the program is looked for anyway.
+                // The end of the program is looked for after this, lest one be missed between.
                 _ => {}
             }
         }
@@ -192,11 +202,11 @@ impl Holder {
         }
     }
 
-    /// Sees to the program; the exit code when there is nothing left to do.
-    fn tend(&mut self) -> Option<u8> {
+    /// Sees to the program, which may have ended; the exit code when there is nothing left to do.
+    fn tend(&mut self, ended: Option<u8>) -> Option<u8> {
         let Some(program) = &mut self.program else { return self.stopping.then_some(0) };
         if let State::Runs(child) = &program.state {
-            let code = child.end()?;
+            let code = ended?;
             let wait = program.restart.after(child.served);
             let (pid, served) = (child.pid(), child.served);
             program.state = State::Waits(Instant::now() + wait);

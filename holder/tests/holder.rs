@@ -46,18 +46,17 @@ fn daemon() {
                 write!(file, "precious").unwrap();
                 tell(b"FDSTORE=1\nFDPOLL=0\nFDNAME=a.treasure\n", Some(&file));
             }
-            tell(b"READY=1\n", None);
-            thread::sleep(Duration::from_secs(600));
         }
         "gives up" => {
             if kept != "-" {
                 tell(b"FDSTOREREMOVE=1\nFDNAME=a.treasure\n", None);
             }
-            tell(b"READY=1\n", None);
-            thread::sleep(Duration::from_secs(600));
         }
         other => panic!("{other}"),
     }
+    tell(b"READY=1\n", None);
+    writeln!(journal, "serves").unwrap();
+    thread::sleep(Duration::from_secs(600));
 }
 
 /// What was passed on, as the protocol has it.
@@ -104,9 +103,13 @@ impl Holder {
         Self { process: command.spawn().unwrap(), dir: dir.path().to_owned() }
     }
 
+    fn journal(&self) -> String {
+        fs::read_to_string(self.dir.join("journal")).unwrap_or_default()
+    }
+
     /// Process number and descriptors of each start so far.
     fn starts(&self) -> Vec<(i32, String)> {
-        let journal = fs::read_to_string(self.dir.join("journal")).unwrap_or_default();
+        let journal = self.journal();
         let start = |line: &str| {
             let (pid, kept) = line.strip_prefix("started ")?.split_once(' ')?;
             Some((pid.parse().ok()?, kept.to_owned()))
@@ -118,6 +121,14 @@ impl Holder {
     fn start_number(&self, number: usize) -> (i32, String) {
         until(|| self.starts().len() >= number);
         self.starts()[number - 1].clone()
+    }
+
+    /// As before, and waits until the last has said all that it has to say: the holder hears that before anything that
+    /// happens later, since messages wait in its socket.
+    fn serves_number(&self, number: usize) -> (i32, String) {
+        let start = self.start_number(number);
+        until(|| self.journal().trim_end().ends_with("serves"));
+        start
     }
 
     fn signal(&self, signal: Signal) {
@@ -150,9 +161,14 @@ fn kill_process(pid: i32) {
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
 }
 
+/// The letter of proc(5) for what a process does.
+fn state(pid: i32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
 fn is_running(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.starts_with(" Z"))
+    state(pid).is_some_and(|state| state != 'Z')
 }
 
 const TREASURE: &str = "a.treasure=precious";
@@ -161,30 +177,28 @@ const TREASURE: &str = "a.treasure=precious";
 fn a_daemon_that_served_is_started_again_at_once_with_what_it_kept() {
     let dir = TempDir::new().unwrap();
     let holder = Holder::start(&dir, "serves", &[]);
-    let (mut pid, kept) = holder.start_number(1);
+    let (mut pid, kept) = holder.serves_number(1);
     assert_eq!(kept, "-");
-    // Ready, that is: its descriptor came before.
-    thread::sleep(Duration::from_millis(100));
     let began = Instant::now();
     for number in 2..12 {
         kill_process(pid);
-        let (next, kept) = holder.start_number(number);
+        let (next, kept) = holder.serves_number(number);
         assert_eq!(kept, TREASURE, "start {number}");
         assert_ne!(next, pid);
         pid = next;
-        thread::sleep(Duration::from_millis(20));
     }
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    // Starts in vain would have waited for more than 10 s by then.
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 }
 
 #[test]
 fn only_starts_that_never_served_are_waited_for() {
     let dir = TempDir::new().unwrap();
     let holder = Holder::start(&dir, "fails", &[]);
-    thread::sleep(Duration::from_millis(1500));
+    let began = Instant::now();
+    holder.start_number(8);
     // 10, 20, 40, 80, 160, 320, 640 ms apart at least.
-    let starts = holder.starts().len();
-    assert!((3..=9).contains(&starts), "{starts} starts");
+    assert!(began.elapsed() > Duration::from_secs(1), "{:?}", began.elapsed());
 }
 
 #[test]
@@ -195,14 +209,12 @@ fn what_is_given_up_is_not_passed_on() {
     let socket = keeper_dir.path().join("run/holder.sock");
     until(|| socket.exists());
     let mut first = Holder::start(&dir, "serves", &["--keeper", socket.to_str().unwrap()]);
-    first.start_number(1);
-    thread::sleep(Duration::from_millis(100));
+    first.serves_number(1);
     first.end(Signal::SIGTERM);
 
     let second = Holder::start(&dir, "gives up", &["--keeper", socket.to_str().unwrap()]);
-    let (pid, kept) = second.start_number(2);
+    let (pid, kept) = second.serves_number(2);
     assert_eq!(kept, TREASURE);
-    thread::sleep(Duration::from_millis(100));
     kill_process(pid);
     assert_eq!(second.start_number(3).1, "-");
     drop((second, keeper));
@@ -219,9 +231,10 @@ fn a_keeper_outlives_the_holder_and_its_daemon() {
     let keeper = Holder::start(&keeper_dir, "", &["--keep"]);
     until(|| socket.exists());
     let mut first = Holder::start(&dir, "serves", &["--keeper", socket.to_str().unwrap()]);
-    let (pid, kept) = first.start_number(1);
+    let (pid, kept) = first.serves_number(1);
     assert_eq!(kept, "-");
-    thread::sleep(Duration::from_millis(100));
+    // It has told the keeper: it was woken by what the daemon said, and has nothing to do any more.
+    until(|| state(first.process.id().cast_signed()) == Some('S'));
     first.end(Signal::SIGKILL);
     kill_process(pid);
     let second = Holder::start(&dir, "serves", &["--keeper", socket.to_str().unwrap()]);
@@ -234,8 +247,7 @@ fn signals_reach_the_daemon() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let dir = TempDir::new().unwrap();
         let mut holder = Holder::start(&dir, "serves", &[]);
-        let (first, _) = holder.start_number(1);
-        thread::sleep(Duration::from_millis(100));
+        let (first, _) = holder.serves_number(1);
         holder.signal(Signal::SIGHUP);
         let (second, kept) = holder.start_number(2);
         assert_eq!(kept, TREASURE);
