@@ -320,8 +320,13 @@ impl LazyLayers for RemoteLayers {
 
     fn starting(&self, layers: &[RemoteLayer], labels: &Labels) {
         let Ok(wanted) = Wanted::from_labels(labels) else { return };
-        for layer in layers.iter().filter_map(|layer| self.opener.store.layer(&layer.key)) {
-            layer.begin_start(wanted.plan());
+        let (plan, store) = (wanted.plan(), &self.opener.store);
+        let mut again = true;
+        for layer in layers.iter().filter_map(|layer| store.layer(&layer.key)) {
+            again &= layer.begin_start(plan);
+        }
+        if again {
+            store.started_again();
         }
     }
 

@@ -24,9 +24,9 @@ use estargz::ChunkId;
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::timeout};
 
-use self::queue::Queue;
+use self::{hold::Again, queue::Queue};
 use crate::{
-    Access, Layer,
+    Access, Layer, Store,
     fetch::{
         receive::receive,
         window::{LONGEST_GAP, Window},
@@ -71,6 +71,7 @@ pub(crate) struct Planner {
     changed: Notify,
     /// Reads that missed what no exact plan wanted.
     missed: AtomicU64,
+    again: Again,
 }
 
 #[derive(Debug, Default)]
@@ -204,6 +205,16 @@ impl Drop for Sent {
 fn length(window: &Window) -> u64 {
     let span = window.span();
     span.end.saturating_sub(span.start)
+}
+
+// === impl Store ===
+
+impl Store {
+    /// A container starts whose files are likely to be here: for two seconds, and no more than half of the time, the background
+    /// leaves the processors to it.
+    pub fn started_again(&self) {
+        self.engine.runtime.spawn(hold::while_started_again(Arc::clone(&self.engine)));
+    }
 }
 
 // === impl Layer ===

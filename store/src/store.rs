@@ -27,7 +27,7 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(5);
 /// The layers of a daemon. One for each root; the caller sees to that.
 pub struct Store {
     dir: PathBuf,
-    engine: Arc<Engine>,
+    pub(crate) engine: Arc<Engine>,
     disk: Arc<dyn Disk>,
     layers: Mutex<HashMap<LayerKey, Arc<Layer>>>,
     /// Layers that were closed and may still be read by those who hold them.

@@ -98,25 +98,27 @@ fn recorder(profile: Option<&Profile>, files: &LayerFiles, engine: &Engine) -> R
 // === impl Layer ===
 
 impl Layer {
-    /// A container of `image` starts: what it reads of the layer is noted for this image.
-    pub fn begin_start(&self, image: PlanId) {
+    /// A container of `image` starts: what it reads of the layer is noted for this image. Says whether one of this image
+    /// started before, so that what it reads is likely to be here.
+    pub fn begin_start(&self, image: PlanId) -> bool {
         if self.engine.config.record.is_zero() {
-            return;
+            return false;
         }
         let known = |images: &[Arc<Start>]| images.iter().any(|start| start.image == image);
         if known(&self.recording.images.read()) {
-            return;
+            return true;
         }
         let whole = !self.recording.read.load(Acquire);
         let profile = self.engine.shelf.get(Book::of(self.key, image));
         let recorder = recorder(profile.as_ref(), &self.files, &self.engine);
         if !recorder.is_on() {
-            return;
+            return true;
         }
         let mut images = self.recording.images.write();
         if !known(&images) && images.len() < MOST_IMAGES {
             images.push(Arc::new(Start { image, recorder, whole, saved: AtomicBool::new(false) }));
         }
+        false
     }
 
     /// Whether anything is known about the order in which the layer is read.

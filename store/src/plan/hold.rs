@@ -1,16 +1,22 @@
-//! After a plan: the background waits until the start that it was for is over.
+//! While a program starts for which everything is here the background waits: it could only be in the way of the
+//! program's processors.
 //!
-//! A start goes on while files are read for the first time. One that reads what no earlier start read is another
-//! program: then the background is of more use than in the way.
+//! Such is a start after a plan, which goes on while files are read for the first time, and one more start of an image that
+//! this node has seen to start, of which only its beginning is known: the kernel has its files and asks for nothing. A
+//! start that misses much is another program's: then the background is of more use than in the way.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use tokio::time::sleep;
 
-use crate::{engine::Engine, fetch::activity::Busy};
+use crate::{
+    engine::Engine,
+    fetch::{activity::Busy, link::Claim},
+};
 
 /// How long no file is read for the first time until a start counts as over.
 const QUIET: Duration = Duration::from_millis(500);
@@ -21,6 +27,14 @@ const LONGEST: Duration = Duration::from_secs(15);
 /// Reads that miss what was planned, until the start counts as another one.
 const MOST_MISSED: u64 = 16;
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long one more start of an image holds the background.
+const AGAIN: Duration = Duration::from_secs(2);
+/// How much of the time such starts may hold it: one in so many parts.
+const AGAIN_PARTS: u32 = 2;
+
+/// When one more start of an image last held the background.
+#[derive(Debug, Default)]
+pub(crate) struct Again(Mutex<Option<Instant>>);
 
 /// Holds `busy` until the start is over; the plan was followed from `planned` on.
 pub(super) async fn until_started(engine: Arc<Engine>, mut busy: Busy, planned: Instant) {
@@ -37,5 +51,48 @@ pub(super) async fn until_started(engine: Arc<Engine>, mut busy: Busy, planned: 
             return;
         }
         sleep(PAUSE).await;
+    }
+}
+
+/// Holds the background for one more start of an image. Its responses that are coming in are held back, too.
+pub(super) async fn while_started_again(engine: Arc<Engine>) {
+    if !engine.planner.again.begins(Instant::now()) {
+        return;
+    }
+    let (mut busy, mut seat) = (engine.activity.window(), engine.link.seat());
+    busy.resume();
+    seat.claim(Claim::Near);
+    let began = Instant::now();
+    let missed = || engine.planner.missed.load(Relaxed);
+    let before = missed();
+    while began.elapsed() < AGAIN && missed() - before < MOST_MISSED {
+        sleep(PAUSE).await;
+    }
+}
+
+// === impl Again ===
+
+impl Again {
+    /// Whether a start at `now` may hold the background.
+    fn begins(&self, now: Instant) -> bool {
+        let mut last = self.0.lock();
+        let begins = last.is_none_or(|last| now.duration_since(last) >= AGAIN * AGAIN_PARTS);
+        if begins {
+            *last = Some(now);
+        }
+        begins
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_that_come_and_go_leave_half_of_the_time_to_the_background() {
+        let (again, first) = (Again::default(), Instant::now());
+        let held =
+            (0..200).filter(|tenths| again.begins(first + Duration::from_millis(tenths * 100))).count();
+        assert_eq!(held, 5);
     }
 }

@@ -84,6 +84,32 @@ async fn begins_nothing_while_somebody_waits() {
     complete(&layer).await;
 }
 
+/// A program whose files are here starts once more. It needs the processors, for a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn stands_back_while_an_image_starts_again() {
+    let blob = Blob::small_files(400, 30_000);
+    let (dir, source) = (Dir::new(), Memory::new(&blob));
+    let store = dir.open();
+    let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+    source.state.lock().per_piece = Duration::from_millis(10);
+    layer.start_background();
+    while layer.stats().background_bytes_fetched < 200_000 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let began = Instant::now();
+    store.started_again();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let held = (source.requests().len(), layer.stats().background_bytes_fetched);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // However long that took: it is held for two seconds.
+    if began.elapsed() < Duration::from_millis(1900) {
+        assert_eq!((source.requests().len(), layer.stats().background_bytes_fetched), held);
+    }
+    assert_eq!(layer.read(node(&layer, "file0390"), 0, 10).await.unwrap(), blob.truth("file0390")[..10]);
+    source.state.lock().per_piece = Duration::ZERO;
+    complete(&layer).await;
+}
+
 /// A background window that stands back for long while its members wait for the rest of the budget.
 #[tokio::test(flavor = "multi_thread")]
 async fn standing_back_is_no_failure() {

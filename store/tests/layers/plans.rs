@@ -281,9 +281,10 @@ async fn a_start_that_finds_the_layer_read_already_is_joined_with_what_others_re
     let store = dir.open();
     let (layer, _source) = open(&store, &blob).await;
     let names = |numbers: &[u32]| numbers.iter().map(|n| format!("file{n:04}")).collect::<Vec<_>>();
-    layer.begin_start(PlanId(1));
+    assert!(!layer.begin_start(PlanId(1)));
     start(&layer, &blob, &names(&[3, 60])).await;
-    layer.begin_start(PlanId(2));
+    assert!(layer.begin_start(PlanId(1)), "it starts again");
+    assert!(!layer.begin_start(PlanId(2)));
     start(&layer, &blob, &names(&[80])).await;
     assert_eq!(layer.profile_of(PlanId(2)).unwrap().accesses().len(), 3);
     store.remove(&blob.key).unwrap();
