@@ -31,7 +31,7 @@ impl SmallFiles {
     /// # Errors
     /// There is no such chunk.
     pub fn cut(&self, at: u32, bytes: u64) -> Result<usize, IndexError> {
-        let reach = Reach { backward: bytes / 8, forward: bytes - bytes / 8, sequential: false };
+        let reach = Reach { backward: bytes / 8, forward: bytes - bytes / 8, steps: 0 };
         Window::cut(self, ChunkId(at), reach).map(|members| members.len())
     }
 }
@@ -66,7 +66,7 @@ pub struct Misses(Pattern);
 impl Misses {
     /// The size of the window for a miss at `at`.
     pub fn reach(&mut self, at: u64) -> u64 {
-        self.0.reach(at, 1 << 20, Bounds { min: 128 << 10, max: 8 << 20 }).forward
+        self.0.reach(at, 1 << 20, Bounds { min: 128 << 10, max: 8 << 20 }, |_| false).forward
     }
 }
 

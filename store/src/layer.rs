@@ -3,6 +3,7 @@
 //! Reading is in `layer/read.rs`, asking for windows in `layer/miss.rs`, what comes of them in `layer/arrive.rs`,
 //! making it last in `layer/unsynced.rs`.
 
+mod ahead;
 mod arrive;
 mod give_back;
 mod given_up;
@@ -42,7 +43,7 @@ use unsynced::Unsynced;
 pub use verify::Checked;
 
 /// Requests for read-ahead and planned prefetch that one layer has in flight.
-const AHEAD_WINDOWS: usize = 4;
+const AHEAD_WINDOWS: usize = 8;
 
 /// A layer whose metadata is all here, and whose content is here as far as it was needed.
 pub struct Layer {

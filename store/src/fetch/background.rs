@@ -105,7 +105,7 @@ impl Background {
                 self.ended(&layer, false);
                 continue;
             }
-            let reach = Reach { backward: 0, forward: self.window, sequential: false };
+            let reach = Reach { backward: 0, forward: self.window, steps: 0 };
             let window = layer.next_window(0..u32::MAX, reach, Class::Background);
             let Some(window) = window else {
                 // A chunk that is free and cannot be asked for will not be in a moment either.

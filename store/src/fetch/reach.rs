@@ -6,6 +6,8 @@ const STREAMS: usize = 8;
 const PATIENCE: u32 = 8;
 /// Windows halve at most this often.
 const HALVINGS: u32 = 2;
+/// A reader that went on so often goes through all of the blob: it is known again behind any stretch that is here.
+const STEADY: u32 = 3;
 /// The part of a random miss' window that lies before it.
 const BACKWARD: u64 = 8;
 
@@ -14,8 +16,8 @@ const BACKWARD: u64 = 8;
 pub(crate) struct Reach {
     pub(crate) backward: u64,
     pub(crate) forward: u64,
-    /// The reader goes through the blob in order: what comes next is wanted soon.
-    pub(crate) sequential: bool,
+    /// How often the reader went on where its last window ended.
+    pub(crate) steps: u32,
 }
 
 /// The smallest and the largest window.
@@ -37,6 +39,16 @@ pub(crate) struct Pattern {
 struct Stream {
     end: u64,
     size: u64,
+    steps: u32,
+}
+
+// === impl Reach ===
+
+impl Reach {
+    /// Whether the reader goes through the blob in order: what comes next is wanted soon.
+    pub(crate) fn is_sequential(self) -> bool {
+        self.steps > 0
+    }
 }
 
 // === impl Bounds ===
@@ -51,19 +63,41 @@ impl Bounds {
 // === impl Pattern ===
 
 impl Pattern {
-    /// Sizes the window for a miss at `at`. `product` is what the link carries during a round trip.
-    pub(crate) fn reach(&mut self, at: u64, product: u64, bounds: Bounds) -> Reach {
-        let follows = |stream: &Stream| (stream.end..=stream.end.saturating_add(stream.size)).contains(&at);
-        if let Some(position) = self.streams.iter().rposition(follows) {
+    /// Sizes the window for a miss at `at`. `product` is what the link carries during a round trip; `is_first` says whether
+    /// it is the first miss there can be behind a place in the blob.
+    pub(crate) fn reach(
+        &mut self,
+        at: u64,
+        product: u64,
+        bounds: Bounds,
+        is_first: impl Fn(u64) -> bool,
+    ) -> Reach {
+        if let Some(position) = self.follows(at, is_first) {
             let stream = self.streams.remove(position);
             self.random = 0;
             let forward = bounds.clamp(stream.size.saturating_mul(2));
-            return Reach { backward: 0, forward, sequential: true };
+            return Reach { backward: 0, forward, steps: stream.steps.saturating_add(1) };
         }
         let halvings = (self.random / PATIENCE).min(HALVINGS);
         self.random += 1;
         let size = bounds.clamp(product >> halvings);
-        Reach { backward: size / BACKWARD, forward: size - size / BACKWARD, sequential: false }
+        Reach { backward: size / BACKWARD, forward: size - size / BACKWARD, steps: 0 }
+    }
+
+    /// Whether who waits at `at` for what the background asked for, up to `end`, goes through all of the blob.
+    pub(crate) fn joins(&mut self, at: u64, end: u64, is_first: impl Fn(u64) -> bool) -> bool {
+        let followed = self.follows(at, is_first).and_then(|position| self.streams.get_mut(position));
+        let Some(stream) = followed.filter(|stream| stream.steps >= STEADY) else { return false };
+        stream.end = end;
+        true
+    }
+
+    /// The latest stream that goes on at `at`.
+    fn follows(&self, at: u64, is_first: impl Fn(u64) -> bool) -> Option<usize> {
+        self.streams.iter().rposition(|stream| {
+            at.checked_sub(stream.end)
+                .is_some_and(|gap| gap <= stream.size || (stream.steps >= STEADY && is_first(stream.end)))
+        })
     }
 
     /// Remembers the window that was chosen.
@@ -71,7 +105,14 @@ impl Pattern {
         if self.streams.len() >= STREAMS {
             self.streams.remove(0);
         }
-        self.streams.push(Stream { end, size: reach.forward });
+        self.streams.push(Stream { end, size: reach.forward, steps: reach.steps });
+    }
+
+    /// The reader of the window that ended at `before` has one more on its way, up to `end`.
+    pub(crate) fn went_on(&mut self, before: u64, end: u64) {
+        if let Some(stream) = self.streams.iter_mut().rfind(|stream| stream.end == before) {
+            stream.end = end;
+        }
     }
 }
 
@@ -87,7 +128,7 @@ mod tests {
         let mut at = 1000;
         let mut sizes = Vec::new();
         for _ in 0..6 {
-            let reach = pattern.reach(at, 800, BOUNDS);
+            let reach = pattern.reach(at, 800, BOUNDS, |_| false);
             sizes.push(reach.forward);
             at += reach.forward;
             pattern.chosen(at, reach);
@@ -99,7 +140,7 @@ mod tests {
     fn shrinks_while_reading_jumps() {
         let mut pattern = Pattern::default();
         let sizes = (0..40).map(|jump| {
-            let reach = pattern.reach(1_000_000 * (jump % 20 + 1), 800, BOUNDS);
+            let reach = pattern.reach(1_000_000 * (jump % 20 + 1), 800, BOUNDS, |_| false);
             pattern.chosen(0, reach);
             reach.forward + reach.backward
         });
@@ -114,11 +155,37 @@ mod tests {
         let mut ends = [0, 1_000_000];
         for round in 0..3 {
             for end in &mut ends {
-                let reach = pattern.reach(*end, 800, BOUNDS);
-                assert_eq!(reach.sequential, round > 0);
+                let reach = pattern.reach(*end, 800, BOUNDS, |_| false);
+                assert_eq!(reach.is_sequential(), round > 0);
                 *end += reach.forward;
                 pattern.chosen(*end, reach);
             }
         }
+    }
+
+    #[test]
+    fn a_reader_is_known_behind_all_that_is_on_its_way() {
+        let mut pattern = Pattern::default();
+        let reach = pattern.reach(0, 800, BOUNDS, |_| false);
+        pattern.chosen(700, reach);
+        pattern.went_on(700, 5000);
+        pattern.went_on(5000, 9000);
+        assert!(pattern.reach(9000, 800, BOUNDS, |_| false).is_sequential());
+        assert!(!pattern.reach(700, 800, BOUNDS, |_| false).is_sequential());
+    }
+
+    #[test]
+    fn a_reader_is_known_behind_all_that_is_here() {
+        let mut pattern = Pattern::default();
+        let mut end = 0;
+        for steps in 0..=STEADY {
+            assert!(!pattern.joins(90_000, 95_000, |_| true), "who went on {steps} times may soon jump");
+            let reach = pattern.reach(end, 800, BOUNDS, |_| false);
+            end += reach.forward;
+            pattern.chosen(end, reach);
+        }
+        assert!(!pattern.joins(90_000, 95_000, |_| false));
+        assert!(pattern.joins(90_000, 95_000, |from| from == end));
+        assert!(pattern.reach(200_000, 800, BOUNDS, |from| from == 95_000).is_sequential());
     }
 }

@@ -24,11 +24,6 @@ const MOST_DAMAGED: u32 = 4096;
 /// How far a window goes on behind what was missed, in times of what the link carries during a round trip.
 const TAIL: u64 = 16;
 
-/// A reader that goes through the blob in order has what the link carries in so many round trips on its way.
-const AHEAD: u64 = 4;
-/// Most windows for it; so many are asked for at a time as the layer has turns for that.
-const MOST_AHEAD: usize = 8;
-
 /// A chunk that is waited for.
 #[derive(Debug)]
 pub(super) struct Wait {
@@ -81,8 +76,10 @@ impl Layer {
                     }
                 }
                 if let Some(Joined { waiting, window, class, job }) = table.join(chunk) {
-                    if window.wait_for(chunk, self.engine.link.tick()) && class == Class::ReadAhead {
+                    let is_first = window.wait_for(chunk, self.engine.link.tick());
+                    if is_first && self.goes_on(&table, chunk, &window, class) {
                         ahead = Some(window.span().end);
+                        self.engine.planner.missed();
                     }
                     hurried.extend(job);
                     waits.push(Wait { chunk, waiting, window, origin });
@@ -115,7 +112,11 @@ impl Layer {
         self.engine.planner.missed();
         let (window, reach) = self.window_for(table, chunk, product, Class::Demand)?;
         let end = window.span().end;
-        Ok((window, reach.sequential.then_some(end)))
+        Ok((window, reach.is_sequential().then_some(end)))
+    }
+
+    pub(super) fn is_nothing_free(&self, table: &Table, blob: Range<u64>) -> bool {
+        self.first_free(table, &self.files.index.chunks_in(blob)).is_none()
     }
 
     /// Asks for `wanted` once more if the source has stopped sending the window that they come with. What comes first is
@@ -131,47 +132,8 @@ impl Layer {
         true
     }
 
-    /// A reader goes through the blob in order and will soon be at `at`: asks for what is missing from there on. What is here or on
-    /// its way may lie between, as a plan leaves it, and ends a window.
-    fn read_ahead(self: &Arc<Self>, at: u64, product: u64) {
-        if !self.engine.keeping.is_on() {
-            // It would be fetched for nothing.
-            return;
-        }
-        let windows = {
-            let mut table = self.in_flight.lock();
-            self.windows_ahead(&mut table, at, product)
-        };
-        for window in windows {
-            self.engine.runtime.spawn(receive(Arc::clone(self), window, None));
-        }
-    }
-
-    fn windows_ahead(&self, table: &mut Table, at: u64, product: u64) -> Vec<Arc<Window>> {
-        let near = self.engine.bounds().clamp(product.saturating_mul(AHEAD));
-        let end = at.saturating_add(near).min(self.files.index.toc_offset());
-        let (mut windows, mut at) = (Vec::new(), at);
-        while windows.len() < MOST_AHEAD && at < end && !self.engine.tracked.is_full() {
-            let Some(first) = self.first_free(table, &self.files.index.chunks_in(at..end)) else { break };
-            let window = if windows.is_empty() {
-                self.window_for(table, first, product, Class::ReadAhead).map(|(window, _)| window)
-            } else {
-                self.chunk(first).and_then(|chunk| {
-                    let forward = end.saturating_sub(chunk.member_start);
-                    let reach = Reach { backward: 0, forward, sequential: true };
-                    self.cut(table, first, reach, Class::ReadAhead)
-                })
-            };
-            let Ok(window) = window else { break };
-            at = window.span().end.max(at + 1);
-            table.insert(&window);
-            windows.push(window);
-        }
-        windows
-    }
-
     /// Cuts the window around a chunk that was missed.
-    fn window_for(
+    pub(super) fn window_for(
         &self,
         table: &Table,
         chunk: ChunkId,
@@ -181,12 +143,12 @@ impl Layer {
         let at = self.chunk(chunk)?.member_start;
         if !self.engine.keeping.is_on() {
             // Neighbours would be fetched for nothing.
-            let alone = Reach { backward: 0, forward: 0, sequential: false };
+            let alone = Reach { backward: 0, forward: 0, steps: 0 };
             return Ok((self.cut(table, chunk, alone, class)?, alone));
         }
         let mut pattern = self.pattern.lock();
         let bounds = self.engine.bounds();
-        let reach = pattern.reach(at, product, bounds);
+        let reach = pattern.reach(at, product, bounds, |from| self.is_nothing_free(table, from..at));
         let further = bounds.clamp(product.saturating_mul(TAIL));
         let window = match self.tail(at.saturating_add(reach.forward), class) {
             Some(tail) if further > reach.forward => {
@@ -226,7 +188,7 @@ impl Layer {
         self.first_free(&self.in_flight.lock(), &(0..u32::MAX)).is_some()
     }
 
-    fn first_free(&self, table: &Table, chunks: &Range<u32>) -> Option<ChunkId> {
+    pub(super) fn first_free(&self, table: &Table, chunks: &Range<u32>) -> Option<ChunkId> {
         let mut from = chunks.start;
         loop {
             let missing = self.files.chunks.first_missing(from).filter(|missing| *missing < chunks.end)?;
@@ -264,7 +226,7 @@ impl Layer {
         (!members.is_empty()).then(|| Arc::new(Window::new(members, window.class(), 0)))
     }
 
-    fn cut(
+    pub(super) fn cut(
         &self,
         table: &Table,
         wanted: ChunkId,

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The member that a chunk is in, and nothing around it.
-const ONE_MEMBER: Reach = Reach { backward: 0, forward: 0, sequential: false };
+const ONE_MEMBER: Reach = Reach { backward: 0, forward: 0, steps: 0 };
 
 /// What is missed of a plan is asked for with this part of what the link carries meanwhile: the plan goes on.
 const MISSED_SHARE: u64 = 2;

@@ -17,7 +17,7 @@ use crate::{
 /// Bytes that are read and hashed at a time.
 const PIECE: usize = 256 << 10;
 /// The member that a chunk is in, and nothing around it.
-const ONE_MEMBER: Reach = Reach { backward: 0, forward: 0, sequential: false };
+const ONE_MEMBER: Reach = Reach { backward: 0, forward: 0, steps: 0 };
 
 /// What [`Layer::verify`] has looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -39,7 +39,7 @@ impl Made {
     }
 
     fn cut(&self, wanted: u32, backward: u64, forward: u64) -> Vec<u32> {
-        let reach = Reach { backward, forward, sequential: false };
+        let reach = Reach { backward, forward, steps: 0 };
         let members = Window::cut(self, ChunkId(wanted), reach).unwrap();
         members.iter().flat_map(|member| &member.chunks).map(|id| id.0).collect()
     }
@@ -97,7 +97,7 @@ fn a_member_of_chunks_that_overlap_is_not_decoded_for_each() {
 #[test]
 fn asks_for_no_more_of_a_member_than_its_chunks_can_take() {
     let made = Made::new(&[(1 << 40, &[100])]);
-    let reach = Reach { backward: 0, forward: 0, sequential: false };
+    let reach = Reach { backward: 0, forward: 0, steps: 0 };
     let members = Window::cut(&made, ChunkId(0), reach).unwrap();
     assert!(members[0].span.end < 100 << 10);
 }
@@ -105,7 +105,7 @@ fn asks_for_no_more_of_a_member_than_its_chunks_can_take() {
 #[test]
 fn what_is_waited_for_is_urgent_and_no_more() {
     let made = Made::new(&[(100, &[50]), (100, &[50]), (100, &[50]), (100, &[50])]);
-    let reach = Reach { backward: 0, forward: 1000, sequential: false };
+    let reach = Reach { backward: 0, forward: 1000, steps: 0 };
     let members = Window::cut(&made, ChunkId(0), reach).unwrap();
     let window = Window::new(members.clone(), Class::Background, 0);
     let start = |number: usize| members[number].span.start;
@@ -120,7 +120,7 @@ fn what_is_waited_for_is_urgent_and_no_more() {
 #[test]
 fn the_tail_of_a_window_is_as_urgent_as_it_was_of_use_lately() {
     let made = Made::new(&[(100, &[50]), (100, &[50]), (100, &[50]), (100, &[50])]);
-    let reach = Reach { backward: 0, forward: 1000, sequential: false };
+    let reach = Reach { backward: 0, forward: 1000, steps: 0 };
     let members = Window::cut(&made, ChunkId(0), reach).unwrap();
     let (second, third) = (members[1].span.start, members[2].span.start);
     let turn = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
@@ -140,7 +140,7 @@ fn a_member_of_many_chunks_is_in_a_window_once() {
     for (count, wanted) in [(3000, 1500), (10_000, 5000), (10_000, 0), (10_000, 9999), (10_000, 7000)] {
         let lens = vec![10; count];
         let made = Made::new(&[(900, &[5, 5]), (9000, &lens), (900, &[5])]);
-        let reach = Reach { backward: 1 << 20, forward: 1 << 20, sequential: false };
+        let reach = Reach { backward: 1 << 20, forward: 1 << 20, steps: 0 };
         let members = Window::cut(&made, ChunkId(wanted + 2), reach).unwrap();
         assert!(members.is_sorted_by(|a, b| a.span.end <= b.span.start), "{count} {wanted}");
         assert!(members.iter().any(|member| member.chunks.contains(&ChunkId(wanted + 2))));
@@ -202,7 +202,7 @@ proptest! {
         (made.taken, made.damaged) = (taken, damaged);
         made.taken.remove(&wanted);
         made.damaged.remove(&wanted);
-        let reach = Reach { backward, forward, sequential: false };
+        let reach = Reach { backward, forward, steps: 0 };
         let cut = Window::cut(&made, ChunkId(wanted), reach).unwrap();
         let ids: Vec<u32> = cut.iter().flat_map(|member| &member.chunks).map(|id| id.0).collect();
         prop_assert!(ids.contains(&wanted));
@@ -224,7 +224,7 @@ proptest! {
         let wanted = wanted.index(made.chunks.len()) as u32;
         made.taken = taken;
         made.taken.remove(&wanted);
-        let reach = Reach { backward, forward, sequential: false };
+        let reach = Reach { backward, forward, steps: 0 };
         let cut = Window::cut(&made, ChunkId(wanted), reach).unwrap();
         let ids: Vec<u32> = cut.iter().flat_map(|member| &member.chunks).map(|id| id.0).collect();
         prop_assert!(ids.contains(&wanted));
