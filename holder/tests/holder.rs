@@ -37,7 +37,9 @@ fn daemon() {
     let Some(journal) = std::env::var_os(AS_DAEMON) else { return };
     let mut journal = fs::File::options().create(true).append(true).open(journal).unwrap();
     let kept = kept();
-    writeln!(journal, "started {} {kept}", std::process::id()).unwrap();
+    // In one piece: it is read at any time.
+    let mut note = |line: String| journal.write_all(line.as_bytes()).unwrap();
+    note(format!("started {} {kept}\n", std::process::id()));
     match std::env::var(BEHAVIOUR).unwrap().as_str() {
         "fails" => std::process::abort(),
         "serves" => {
@@ -55,7 +57,7 @@ fn daemon() {
         other => panic!("{other}"),
     }
     tell(b"READY=1\n", None);
-    writeln!(journal, "serves").unwrap();
+    note("serves\n".to_owned());
     thread::sleep(Duration::from_secs(600));
 }
 
@@ -126,9 +128,9 @@ impl Holder {
     /// As before, and waits until the last has said all that it has to say: the holder hears that before anything that
     /// happens later, since messages wait in its socket.
     fn serves_number(&self, number: usize) -> (i32, String) {
-        let start = self.start_number(number);
-        until(|| self.journal().trim_end().ends_with("serves"));
-        start
+        self.start_number(number);
+        until(|| self.journal().ends_with("serves\n"));
+        self.start_number(number)
     }
 
     fn signal(&self, signal: Signal) {

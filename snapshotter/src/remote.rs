@@ -321,11 +321,9 @@ impl LazyLayers for RemoteLayers {
     fn starting(&self, layers: &[RemoteLayer], labels: &Labels) {
         let Ok(wanted) = Wanted::from_labels(labels) else { return };
         let (plan, store) = (wanted.plan(), &self.opener.store);
-        let mut again = true;
-        for layer in layers.iter().filter_map(|layer| store.layer(&layer.key)) {
-            again &= layer.begin_start(plan);
-        }
-        if again {
+        let open = layers.iter().filter_map(|layer| store.layer(&layer.key));
+        let seen: Vec<bool> = open.map(|layer| layer.begin_start(plan)).collect();
+        if !seen.is_empty() && seen.iter().all(|before| *before) {
             store.started_again();
         }
     }

@@ -71,6 +71,8 @@ pub(crate) struct Planner {
     changed: Notify,
     /// Reads that missed what no exact plan wanted.
     missed: AtomicU64,
+    /// Reads that waited, for whatever reason.
+    waited: AtomicU64,
     again: Again,
 }
 
@@ -144,6 +146,11 @@ impl Planner {
         self.missed.fetch_add(1, Relaxed);
     }
 
+    /// Somebody waits for bytes.
+    pub(crate) fn waited(&self) {
+        self.waited.fetch_add(1, Relaxed);
+    }
+
     fn next(&self) -> Next {
         let mut state = self.state.lock();
         let state = &mut *state;
@@ -211,7 +218,7 @@ fn length(window: &Window) -> u64 {
 
 impl Store {
     /// A container starts whose files are likely to be here: for two seconds, and no more than half of the time, the background
-    /// leaves the processors to it.
+    /// leaves the processors to it. It does not if reads have to wait.
     pub fn started_again(&self) {
         self.engine.runtime.spawn(hold::while_started_again(Arc::clone(&self.engine)));
     }

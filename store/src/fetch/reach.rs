@@ -6,8 +6,9 @@ const STREAMS: usize = 8;
 const PATIENCE: u32 = 8;
 /// Windows halve at most this often.
 const HALVINGS: u32 = 2;
-/// A reader that went on so often goes through all of the blob: it is known again behind any stretch that is here.
-const STEADY: u32 = 3;
+/// A reader for whom so many windows followed one another, those ahead of it among them, goes through all of the blob: it is
+/// known again behind any stretch that is here.
+const STEADY: u32 = 4;
 /// The part of a random miss' window that lies before it.
 const BACKWARD: u64 = 8;
 
@@ -16,7 +17,7 @@ const BACKWARD: u64 = 8;
 pub(crate) struct Reach {
     pub(crate) backward: u64,
     pub(crate) forward: u64,
-    /// How often the reader went on where its last window ended.
+    /// How many windows in a row came before this one.
     pub(crate) steps: u32,
 }
 
@@ -63,16 +64,16 @@ impl Bounds {
 // === impl Pattern ===
 
 impl Pattern {
-    /// Sizes the window for a miss at `at`. `product` is what the link carries during a round trip; `is_first` says whether
-    /// it is the first miss there can be behind a place in the blob.
+    /// Sizes the window for a miss at `at`. `product` is what the link carries during a round trip; `is_here_from` says whether
+    /// all of the blob between a place and `at` is here.
     pub(crate) fn reach(
         &mut self,
         at: u64,
         product: u64,
         bounds: Bounds,
-        is_first: impl Fn(u64) -> bool,
+        is_here_from: impl Fn(u64) -> bool,
     ) -> Reach {
-        if let Some(position) = self.follows(at, is_first) {
+        if let Some(position) = self.follows(at, is_here_from) {
             let stream = self.streams.remove(position);
             self.random = 0;
             let forward = bounds.clamp(stream.size.saturating_mul(2));
@@ -85,18 +86,18 @@ impl Pattern {
     }
 
     /// Whether who waits at `at` for what the background asked for, up to `end`, goes through all of the blob.
-    pub(crate) fn joins(&mut self, at: u64, end: u64, is_first: impl Fn(u64) -> bool) -> bool {
-        let followed = self.follows(at, is_first).and_then(|position| self.streams.get_mut(position));
+    pub(crate) fn joins(&mut self, at: u64, end: u64, is_here_from: impl Fn(u64) -> bool) -> bool {
+        let followed = self.follows(at, is_here_from).and_then(|position| self.streams.get_mut(position));
         let Some(stream) = followed.filter(|stream| stream.steps >= STEADY) else { return false };
         stream.end = end;
         true
     }
 
     /// The latest stream that goes on at `at`.
-    fn follows(&self, at: u64, is_first: impl Fn(u64) -> bool) -> Option<usize> {
+    fn follows(&self, at: u64, is_here_from: impl Fn(u64) -> bool) -> Option<usize> {
         self.streams.iter().rposition(|stream| {
             at.checked_sub(stream.end)
-                .is_some_and(|gap| gap <= stream.size || (stream.steps >= STEADY && is_first(stream.end)))
+                .is_some_and(|gap| gap <= stream.size || (stream.steps >= STEADY && is_here_from(stream.end)))
         })
     }
 

@@ -1,7 +1,7 @@
 //! Readers that go through the blob in order, as `tar` does: what comes next is asked for before it is missed.
 //!
-//! What is here already, as a plan or an earlier start left it, and what is on its way may lie between. It ends a window and
-//! counts for nothing else: a reader has the same number of missing bytes on their way whatever is here.
+//! What is here already, as a plan or an earlier start left it, may lie between: a long stretch of it ends a window and counts
+//! for nothing else, so that a reader has the same number of missing bytes on their way whatever is here.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::{
         in_flight::Table,
         reach::Reach,
         receive::receive,
-        window::{MOST_CHUNKS, Window},
+        window::{LONGEST_GAP, MOST_CHUNKS, Window},
     },
 };
 
@@ -27,12 +27,12 @@ const MOST_AHEAD: usize = 16;
 
 impl Layer {
     /// Whether the first who waits for `window`, for its `chunk`, goes through the blob in order.
-    pub(super) fn goes_on(&self, table: &Table, chunk: ChunkId, window: &Window, class: Class) -> bool {
+    pub(super) fn goes_on(&self, chunk: ChunkId, window: &Window, class: Class) -> bool {
         match class {
             Class::ReadAhead => true,
             Class::Background => self.chunk(chunk).is_ok_and(|chunk| {
                 let (at, end) = (chunk.member_start, window.span().end);
-                self.pattern.lock().joins(at, end, |from| self.is_nothing_free(table, from..at))
+                self.pattern.lock().joins(at, end, |from| self.is_here_between(from, at))
             }),
             Class::Demand | Class::Prefetch => false,
         }
@@ -77,20 +77,25 @@ impl Layer {
         windows
     }
 
-    /// Where `bytes` that are not here from `at` on end, whether they are on their way or not.
+    /// Where `bytes` that are not here from `at` on end, whether they are on their way or not. Sooner if they lie so far apart
+    /// that they are too many windows.
     fn behind_missing(&self, at: u64, bytes: u64) -> u64 {
         let toc = self.files.index.toc_offset();
         let chunks = self.files.index.chunks_in(at..toc);
-        let (mut from, mut left, mut end) = (chunks.start, bytes, at);
+        let (mut from, mut left, mut end, mut jumps) = (chunks.start, bytes, at, 0);
         for _ in 0..MOST_CHUNKS {
             let missing = self.files.chunks.first_missing(from).filter(|missing| *missing < chunks.end);
             let Some(missing) = missing.filter(|_| left > 0) else { break };
             if let Ok(chunk) = self.chunk(ChunkId(missing)) {
+                jumps += usize::from(chunk.member_start > end.saturating_add(LONGEST_GAP));
+                if jumps > MOST_AHEAD {
+                    return end;
+                }
                 left = left.saturating_sub(chunk.member_end.saturating_sub(chunk.member_start.max(end)));
                 end = chunk.member_end.max(end);
             }
             from = missing + 1;
         }
-        end
+        end.max(at.saturating_add(bytes)).min(toc)
     }
 }

@@ -77,7 +77,7 @@ impl Layer {
                 }
                 if let Some(Joined { waiting, window, class, job }) = table.join(chunk) {
                     let is_first = window.wait_for(chunk, self.engine.link.tick());
-                    if is_first && self.goes_on(&table, chunk, &window, class) {
+                    if is_first && self.goes_on(chunk, &window, class) {
                         ahead = Some(window.span().end);
                         self.engine.planner.missed();
                     }
@@ -88,6 +88,9 @@ impl Layer {
         }
         for window in windows {
             self.engine.runtime.spawn(receive(Arc::clone(self), window, None));
+        }
+        if !waits.is_empty() {
+            self.engine.planner.waited();
         }
         self.engine.link.wake();
         for job in hurried {
@@ -115,8 +118,10 @@ impl Layer {
         Ok((window, reach.is_sequential().then_some(end)))
     }
 
-    pub(super) fn is_nothing_free(&self, table: &Table, blob: Range<u64>) -> bool {
-        self.first_free(table, &self.files.index.chunks_in(blob)).is_none()
+    /// Whether all of the blob from `from` to `to` is here: who reads in order has read it.
+    pub(super) fn is_here_between(&self, from: u64, to: u64) -> bool {
+        let chunks = self.files.index.chunks_in(from..to);
+        self.files.chunks.first_missing(chunks.start).is_none_or(|missing| missing >= chunks.end)
     }
 
     /// Asks for `wanted` once more if the source has stopped sending the window that they come with. What comes first is
@@ -148,7 +153,7 @@ impl Layer {
         }
         let mut pattern = self.pattern.lock();
         let bounds = self.engine.bounds();
-        let reach = pattern.reach(at, product, bounds, |from| self.is_nothing_free(table, from..at));
+        let reach = pattern.reach(at, product, bounds, |from| self.is_here_between(from, at));
         let further = bounds.clamp(product.saturating_mul(TAIL));
         let window = match self.tail(at.saturating_add(reach.forward), class) {
             Some(tail) if further > reach.forward => {

@@ -2,8 +2,8 @@
 //! program's processors.
 //!
 //! Such is a start after a plan, which goes on while files are read for the first time, and one more start of an image that
-//! this node has seen to start, of which only its beginning is known: the kernel has its files and asks for nothing. A
-//! start that misses much is another program's: then the background is of more use than in the way.
+//! this node has seen to start, of which only its beginning is known: the kernel has its files and asks for nothing. If a
+//! start misses much, or one more start waits, what it reads is not here: then the background is of more use than in the way.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -29,6 +29,8 @@ const MOST_MISSED: u64 = 16;
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long one more start of an image holds the background.
 const AGAIN: Duration = Duration::from_secs(2);
+/// Reads that wait for bytes, of whatever program, until such a start counts as a cold one.
+const MOST_WAITED: u64 = 4;
 /// How much of the time such starts may hold it: one in so many parts.
 const AGAIN_PARTS: u32 = 2;
 
@@ -63,9 +65,9 @@ pub(super) async fn while_started_again(engine: Arc<Engine>) {
     busy.resume();
     seat.claim(Claim::Near);
     let began = Instant::now();
-    let missed = || engine.planner.missed.load(Relaxed);
-    let before = missed();
-    while began.elapsed() < AGAIN && missed() - before < MOST_MISSED {
+    let waited = || engine.planner.waited.load(Relaxed);
+    let before = waited();
+    while began.elapsed() < AGAIN && waited() - before < MOST_WAITED {
         sleep(PAUSE).await;
     }
 }

@@ -144,6 +144,37 @@ async fn a_chunk_longer_than_memory_is_streamed() {
     settled(&store).await;
 }
 
+/// What an earlier start left behind: a stretch that is longer than any window.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_in_order_has_what_it_needs_ahead_of_it_behind_what_is_here() {
+    let name = |number: usize| format!("file{number:04}");
+    let (blob, dir) = (Blob::small_files(90, 60_000), Dir::new());
+    let alone = StoreConfig { background: false, min_window: 1, max_window: 1, ..dir.config() };
+    let store = Store::open(alone).unwrap();
+    let layer = store.open_layer(blob.key, Memory::new(&blob)).await.unwrap();
+    for number in 30..60 {
+        layer.read(node(&layer, &name(number)), 0, 10).await.unwrap();
+    }
+    store.flush();
+    drop((layer, store));
+
+    let small = StoreConfig { background: false, max_window: 200 << 10, ..dir.config() };
+    let store = Store::open(small).unwrap();
+    let source = Memory::new(&blob);
+    let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+    let far =
+        layer.index().chunk(layer.index().chunks_of(node(&layer, &name(60)), 0..1).unwrap().next().unwrap());
+    let far = far.unwrap().member_start;
+    for number in 0..30 {
+        layer.read(node(&layer, &name(number)), 0, 60_000).await.unwrap();
+    }
+    settled(&store).await;
+    let behind: Vec<_> = source.requests().into_iter().filter(|(range, _)| range.start >= far).collect();
+    assert!(behind.iter().any(|(_, class)| *class == Class::ReadAhead), "{behind:?}");
+    let bytes: u64 = behind.iter().map(|(range, _)| range.end - range.start).sum();
+    assert!(bytes < 400 << 10, "more than is read soon: {behind:?}");
+}
+
 /// What an earlier start left behind: every second file is here, each longer than what is received once more to save a request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_in_order_does_not_wait_at_each_hole() {

@@ -97,6 +97,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("the last that {} said:\n{}", self.name, self.end_of_log());
+        }
         if self.end(Signal::SIGTERM).is_err() {
             let _ = self.child.kill();
             let _ = self.child.wait();
