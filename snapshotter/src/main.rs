@@ -56,8 +56,9 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         daemon.serve(stop).await?;
         Ok(())
     });
-    // Fetches that nobody waits for any more are cut off.
-    runtime.shutdown_background();
+    // Dropped, it would drop the reads that wait for bytes, and each would be answered with an error. A successor is asked for
+    // what is still unanswered when this process is gone.
+    std::mem::forget(runtime);
     served
 }
 

@@ -148,6 +148,29 @@ async fn a_read_that_waits_for_the_registry_is_answered_by_the_successors_succes
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn reads_that_wait_for_the_registry_are_not_failed_by_an_orderly_end() {
+    skip_unless!(requires::fuse());
+    let registry = registry();
+    let (node, image, root) = held(&registry).await;
+    registry.inject(On::Blob, Fault::Stall, None);
+    let files = image.layers[0].files.clone();
+    let readers: Vec<_> = files
+        .iter()
+        .map(|(path, truth)| (root.join(path), truth.clone()))
+        .map(|(path, truth)| std::thread::spawn(move || assert!(fs::read(path).unwrap() == truth)))
+        .collect();
+    for _ in 0..10 {
+        registry.clear_requests();
+        node.eventually("the registry is asked", |_| !registry.requests().is_empty()).await;
+        let before = node.daemon.pid();
+        kill(Pid::from_raw(before.cast_signed()), Signal::SIGTERM).unwrap();
+        successor(&node, before).await;
+    }
+    registry.clear_faults();
+    readers.into_iter().for_each(|reader| reader.join().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_orderly_end_leaves_what_is_in_use_to_the_successor() {
     skip_unless!(requires::fuse());
     let registry = registry();
