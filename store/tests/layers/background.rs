@@ -87,7 +87,7 @@ async fn begins_nothing_while_somebody_waits() {
 /// A program whose files are here starts once more. It needs the processors, for a while.
 #[tokio::test(flavor = "multi_thread")]
 async fn stands_back_while_an_image_starts_again() {
-    let blob = Blob::small_files(400, 30_000);
+    let blob = Blob::small_files(150, 30_000);
     let (dir, source) = (Dir::new(), Memory::new(&blob));
     // Its responses would go on for all of the test.
     let store = Store::open(StoreConfig { background_window: 16 << 20, ..dir.config() }).unwrap();
