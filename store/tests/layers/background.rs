@@ -108,7 +108,7 @@ async fn stands_back_while_an_image_starts_again() {
         }
     }
     assert!(layer.stats().chunks_present < layer.stats().chunks_total / 2, "it came to its end");
-    assert_eq!(layer.read(node(&layer, "file0390"), 0, 10).await.unwrap(), blob.truth("file0390")[..10]);
+    assert_eq!(layer.read(node(&layer, "file0140"), 0, 10).await.unwrap(), blob.truth("file0140")[..10]);
     source.state.lock().per_piece = Duration::ZERO;
     complete(&layer).await;
 }
