@@ -103,7 +103,7 @@ impl Map {
 
     /// The first chunk that is not here.
     pub fn first_missing(&self) -> Option<u32> {
-        self.0.first_missing(0)
+        self.0.first_missing(0..u32::MAX)
     }
 
     /// How many chunks are here.

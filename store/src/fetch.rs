@@ -19,4 +19,5 @@ pub(crate) mod large;
 pub(crate) mod link;
 pub(crate) mod reach;
 pub(crate) mod receive;
+mod tails;
 pub(crate) mod window;

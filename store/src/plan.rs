@@ -220,7 +220,9 @@ impl Store {
     /// A container starts whose files are likely to be here: for two seconds, and no more than half of the time, the background
     /// leaves the processors to it. It does not if reads have to wait.
     pub fn started_again(&self) {
-        self.engine.runtime.spawn(hold::while_started_again(Arc::clone(&self.engine)));
+        if self.engine.planner.again.begins(Instant::now()) {
+            self.engine.runtime.spawn(hold::while_started_again(Arc::clone(&self.engine)));
+        }
     }
 }
 

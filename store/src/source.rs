@@ -3,7 +3,7 @@
 //! The store knows nothing about HTTP, registries or directories; whoever opens a layer hands it a
 //! [`BlobSource`]. What a source returns is not trusted: the store verifies every chunk.
 
-use std::{fmt, ops::Range};
+use std::{fmt, ops::Range, time::Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -54,6 +54,8 @@ pub struct Tail {
     pub bytes: Bytes,
     /// The length of the whole blob in bytes.
     pub blob_size: u64,
+    /// When the first of the bytes came and when the last, if they came over a link.
+    pub came: Option<Range<Instant>>,
 }
 
 /// How urgent a read is; the first is the most urgent.

@@ -68,19 +68,21 @@ impl RemoteBlob {
     }
 
     async fn finish_tail(&self, found: Found, len: u64) -> Result<Tail, SourceError> {
-        let (bytes, blob_size) = match found {
+        let (bytes, blob_size, came) = match found {
             Found::Whole(bytes) => {
                 let size = bytes.len() as u64;
-                (bytes, size)
+                (bytes, size, None)
             }
             Found::Body { start, size, part } => {
                 let reader = RangeReader::new(self.clone(), start..size, None).with_part(*part);
-                (reader.collect().await?, size)
+                let began = Instant::now().into_std();
+                let bytes = reader.collect().await?;
+                (bytes, size, Some(began..Instant::now().into_std()))
             }
         };
         // Longer only where a small blob came whole.
         let cut = bytes.len().saturating_sub(usize::try_from(len).unwrap_or(usize::MAX));
-        Ok(Tail { bytes: bytes.slice(cut..), blob_size })
+        Ok(Tail { bytes: bytes.slice(cut..), blob_size, came })
     }
 
     async fn find_tail(

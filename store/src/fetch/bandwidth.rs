@@ -4,11 +4,14 @@
 //! that much. A window of about this size at most doubles the wait of a single miss, and makes the next ones hits.
 
 use std::{
+    ops::Range,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
+
+use super::tails::Tails;
 
 /// Shorter transfers tell about the time to the first byte only.
 const SHORTEST: u64 = 64 << 10;
@@ -22,11 +25,19 @@ const BRIEFEST: f64 = 0.25;
 /// A first byte that took longer than so many times what is usual counts as if it had taken that long: a connection was
 /// made for it, or another mirror was asked first.
 const LATEST: f64 = 4.0;
+/// What is assumed of a link in bytes per second, and until the first byte in seconds: a registry in the same region.
+const ASSUMED_RATE: f64 = 25e6;
+const ASSUMED_FIRST_BYTE: f64 = 0.02;
+/// It counts as much as so many samples.
+const ASSUMPTION: f64 = 1.0;
+/// How much slower than assumed a link looks, at least, if the ends of blobs say that it is slow.
+const SLOWER: f64 = 2.0;
 
 /// The estimate for one origin.
 #[derive(Debug)]
 pub(crate) struct Bandwidth {
     estimate: Mutex<Estimate>,
+    tails: Mutex<Tails>,
     /// Bytes of all answers so far, without those that came after an answer was held back: they had waited in buffers.
     carried: AtomicU64,
 }
@@ -73,6 +84,13 @@ impl Bandwidth {
         self.carried.load(Relaxed)
     }
 
+    /// Takes in the end of a blob, `bytes` long. It says something only as long as nothing else was measured.
+    pub(crate) fn tail(&self, bytes: u64, came: &Range<Instant>) {
+        let Some(rate) = self.tails.lock().add(bytes, came) else { return };
+        let rate = if rate * SLOWER < ASSUMED_RATE { rate } else { ASSUMED_RATE };
+        self.estimate.lock().bytes_per_second.assume(rate);
+    }
+
     /// Takes in one transfer.
     pub(crate) fn sample(&self, transfer: Transfer) {
         let mut estimate = self.estimate.lock();
@@ -103,17 +121,24 @@ impl Bandwidth {
 }
 
 impl Default for Bandwidth {
-    /// 20 ms and 200 Mbit/s: a registry in the same region.
     fn default() -> Self {
-        let assumed = |value| Averaged { value, samples: 1.0 };
-        let estimate = Estimate { first_byte: assumed(0.02), bytes_per_second: assumed(25e6) };
-        Self { estimate: Mutex::new(estimate), carried: AtomicU64::new(0) }
+        let assumed = |value| Averaged { value, samples: ASSUMPTION };
+        let estimate =
+            Estimate { first_byte: assumed(ASSUMED_FIRST_BYTE), bytes_per_second: assumed(ASSUMED_RATE) };
+        Self { estimate: Mutex::new(estimate), tails: Mutex::default(), carried: AtomicU64::new(0) }
     }
 }
 
 // === impl Averaged ===
 
 impl Averaged {
+    /// Assumes something else, if nothing was measured yet.
+    fn assume(&mut self, value: f64) {
+        if self.samples <= ASSUMPTION {
+            self.value = value;
+        }
+    }
+
     fn add(&mut self, sample: f64, weight: f64) {
         self.samples += 1.0;
         self.value += (sample - self.value) * weight.max(1.0 / self.samples);
@@ -173,6 +198,20 @@ mod tests {
             bandwidth.sample(fast);
         }
         assert!((500_000..800_000).contains(&bandwidth.product()), "{}", bandwidth.product());
+    }
+
+    #[test]
+    fn a_slow_link_is_known_before_the_first_transfer() {
+        let (bandwidth, first) = (Bandwidth::default(), Instant::now());
+        bandwidth.tail(2_000_000, &(first..first + ms(100)));
+        assert_eq!(bandwidth.product(), 500_000, "twenty is as good as twenty-five");
+        bandwidth.tail(500_000, &(first + ms(50)..first + ms(1000)));
+        assert_eq!(bandwidth.product(), 50_000);
+        bandwidth.sample(ALONE);
+        let measured = bandwidth.product();
+        assert!((250_000..300_000).contains(&measured), "{measured}");
+        bandwidth.tail(500_000, &(first..first + ms(1000)));
+        assert_eq!(bandwidth.product(), measured);
     }
 
     #[test]

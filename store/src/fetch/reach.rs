@@ -46,6 +46,9 @@ struct Stream {
 // === impl Reach ===
 
 impl Reach {
+    /// The member that was missed, and nothing around it.
+    pub(crate) const ONE_MEMBER: Self = Self { backward: 0, forward: 0, steps: 0 };
+
     /// Whether the reader goes through the blob in order: what comes next is wanted soon.
     pub(crate) fn is_sequential(self) -> bool {
         self.steps > 0

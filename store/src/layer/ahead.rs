@@ -84,7 +84,7 @@ impl Layer {
         let chunks = self.files.index.chunks_in(at..toc);
         let (mut from, mut left, mut end, mut jumps) = (chunks.start, bytes, at, 0);
         for _ in 0..MOST_CHUNKS {
-            let missing = self.files.chunks.first_missing(from).filter(|missing| *missing < chunks.end);
+            let missing = self.files.chunks.first_missing(from..chunks.end);
             let Some(missing) = missing.filter(|_| left > 0) else { break };
             if let Ok(chunk) = self.chunk(ChunkId(missing)) {
                 jumps += usize::from(chunk.member_start > end.saturating_add(LONGEST_GAP));

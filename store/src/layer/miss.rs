@@ -120,8 +120,7 @@ impl Layer {
 
     /// Whether all of the blob from `from` to `to` is here: who reads in order has read it.
     pub(super) fn is_here_between(&self, from: u64, to: u64) -> bool {
-        let chunks = self.files.index.chunks_in(from..to);
-        self.files.chunks.first_missing(chunks.start).is_none_or(|missing| missing >= chunks.end)
+        self.files.chunks.first_missing(self.files.index.chunks_in(from..to)).is_none()
     }
 
     /// Asks for `wanted` once more if the source has stopped sending the window that they come with. What comes first is
@@ -148,8 +147,7 @@ impl Layer {
         let at = self.chunk(chunk)?.member_start;
         if !self.engine.keeping.is_on() {
             // Neighbours would be fetched for nothing.
-            let alone = Reach { backward: 0, forward: 0, steps: 0 };
-            return Ok((self.cut(table, chunk, alone, class)?, alone));
+            return Ok((self.cut(table, chunk, Reach::ONE_MEMBER, class)?, Reach::ONE_MEMBER));
         }
         let mut pattern = self.pattern.lock();
         let bounds = self.engine.bounds();
@@ -196,7 +194,7 @@ impl Layer {
     pub(super) fn first_free(&self, table: &Table, chunks: &Range<u32>) -> Option<ChunkId> {
         let mut from = chunks.start;
         loop {
-            let missing = self.files.chunks.first_missing(from).filter(|missing| *missing < chunks.end)?;
+            let missing = self.files.chunks.first_missing(from..chunks.end)?;
             if !table.has(ChunkId(missing)) {
                 return Some(ChunkId(missing));
             }

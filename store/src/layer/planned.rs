@@ -18,9 +18,6 @@ use crate::{
     plan::Measure,
 };
 
-/// The member that a chunk is in, and nothing around it.
-const ONE_MEMBER: Reach = Reach { backward: 0, forward: 0, steps: 0 };
-
 /// What is missed of a plan is asked for with this part of what the link carries meanwhile: the plan goes on.
 const MISSED_SHARE: u64 = 2;
 
@@ -144,7 +141,7 @@ impl View<'_> {
         if !self.is_free(chunk) {
             return None;
         }
-        Window::cut(self, chunk, ONE_MEMBER).ok()?.into_iter().next()
+        Window::cut(self, chunk, Reach::ONE_MEMBER).ok()?.into_iter().next()
     }
 
     /// Adds the members of `chunks`, from the near to the far, up to the first that is too far away.

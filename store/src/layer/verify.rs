@@ -16,8 +16,6 @@ use crate::{
 
 /// Bytes that are read and hashed at a time.
 const PIECE: usize = 256 << 10;
-/// The member that a chunk is in, and nothing around it.
-const ONE_MEMBER: Reach = Reach { backward: 0, forward: 0, steps: 0 };
 
 /// What [`Layer::verify`] has looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -117,7 +115,7 @@ impl Layer {
     }
 
     fn fetch_again(self: &Arc<Self>, id: ChunkId) {
-        let window = self.next_window(id.0..id.0 + 1, ONE_MEMBER, Class::Prefetch);
+        let window = self.next_window(id.0..id.0 + 1, Reach::ONE_MEMBER, Class::Prefetch);
         if let Some(window) = window {
             self.engine.runtime.spawn(receive(Arc::clone(self), window, None));
         }

@@ -58,9 +58,6 @@ pub(super) async fn until_started(engine: Arc<Engine>, mut busy: Busy, planned: 
 
 /// Holds the background for one more start of an image. Its responses that are coming in are held back, too.
 pub(super) async fn while_started_again(engine: Arc<Engine>) {
-    if !engine.planner.again.begins(Instant::now()) {
-        return;
-    }
     let (mut busy, mut seat) = (engine.activity.window(), engine.link.seat());
     busy.resume();
     seat.claim(Claim::Near);
@@ -76,7 +73,7 @@ pub(super) async fn while_started_again(engine: Arc<Engine>) {
 
 impl Again {
     /// Whether a start at `now` may hold the background.
-    fn begins(&self, now: Instant) -> bool {
+    pub(super) fn begins(&self, now: Instant) -> bool {
         let mut last = self.0.lock();
         let begins = last.is_none_or(|last| now.duration_since(last) >= AGAIN * AGAIN_PARTS);
         if begins {

@@ -103,6 +103,9 @@ impl Store {
                 self.bounded(source.read_tail(len)).await?
             }
         };
+        if let Some(came) = &tail.came {
+            self.engine.bandwidth(source.as_ref()).tail(tail.bytes.len() as u64, came);
+        }
         let footer = footer::parse(&tail.bytes, tail.blob_size).map_err(OpenLayerError::Footer)?;
         let section = footer.toc_offset..tail.blob_size - footer.len;
         let (len, limit) = (section.end - section.start, limits::TOC_SECTION_LEN);

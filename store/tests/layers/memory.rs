@@ -121,7 +121,15 @@ impl BlobSource for Memory {
         tokio::time::sleep(latency).await;
         assert!(!matches!(self.state.lock().fault, Fault::Panic), "as the test wants it");
         let start = self.blob.len().saturating_sub(len as usize);
-        Ok(Tail { bytes: self.blob.slice(start..), blob_size: self.blob.len() as u64 })
+        let began = Instant::now();
+        let wire = self.state.lock().wire.clone();
+        if let Some(wire) = wire {
+            for _ in 0..(self.blob.len() - start).div_ceil(PIECE) {
+                wire.carry().await;
+            }
+        }
+        let (bytes, blob_size) = (self.blob.slice(start..), self.blob.len() as u64);
+        Ok(Tail { bytes, blob_size, came: Some(began..Instant::now()) })
     }
 
     async fn read_range(&self, range: Range<u64>, class: Class) -> Result<ByteStream, SourceError> {

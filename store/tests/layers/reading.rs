@@ -82,6 +82,24 @@ async fn windows_bring_neighbours_and_grow_in_order() {
     assert!(received <= blob.bytes.len() as u64);
 }
 
+/// The end of the blob shows it, before anything is missed.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_window_is_short_on_a_slow_link() {
+    let blob = Blob::small_files(600, 8000);
+    let mut first = Vec::new();
+    for wire in [None, Some(Wire::new(Duration::from_millis(10)))] {
+        let (dir, source) = (Dir::new(), Memory::new(&blob));
+        source.state.lock().wire = wire;
+        // The background would have the response go on behind the window.
+        let store = Store::open(StoreConfig { background: false, ..dir.config() }).unwrap();
+        let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+        layer.read(node(&layer, "file0300"), 0, 8000).await.unwrap();
+        let (range, _) = source.requests()[0].clone();
+        first.push(range.end - range.start);
+    }
+    assert!(first[0] > 3 * first[1], "first windows of {first:?} bytes");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn packed_members_and_landmarks() {
     let options = write::Options { pack_size: 64 << 10, prioritized: vec!["p".into()], ..Default::default() };

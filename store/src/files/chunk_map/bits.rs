@@ -1,6 +1,9 @@
 //! Which chunks are here, in memory: whoever sees a bit sees the bytes that were written before it was set.
 
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::{
+    ops::Range,
+    sync::atomic::Ordering::{Acquire, Relaxed, Release},
+};
 
 use estargz::ChunkId;
 
@@ -68,14 +71,14 @@ impl Bits {
         None
     }
 
-    /// The first chunk from `from` on that is not here.
-    pub(crate) fn first_missing(&self, from: u32) -> Option<u32> {
-        let mut chunk = from;
-        while chunk < self.count {
+    /// The first chunk of `chunks` that is not here.
+    pub(crate) fn first_missing(&self, chunks: Range<u32>) -> Option<u32> {
+        let (mut chunk, end) = (chunks.start, chunks.end.min(self.count));
+        while chunk < end {
             let word = self.words.get((chunk / BITS) as usize)?.load(Acquire);
             let missing = !word >> (chunk % BITS);
             if missing != 0 {
-                return Some(chunk + missing.trailing_zeros()).filter(|&chunk| chunk < self.count);
+                return Some(chunk + missing.trailing_zeros()).filter(|&chunk| chunk < end);
             }
             chunk = (chunk / BITS + 1) * BITS;
         }

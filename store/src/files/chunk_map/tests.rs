@@ -18,7 +18,7 @@ fn new(count: u32) -> (File, ChunkMap) {
 fn a_new_map_is_empty() {
     let (_, map) = new(130);
     assert!((0..200).all(|chunk| !map.has(ChunkId(chunk))));
-    assert_eq!(map.first_missing(0), Some(0));
+    assert_eq!(map.first_missing(0..130), Some(0));
     assert!(!map.is_complete());
     assert!(new(0).1.is_complete());
 }
@@ -41,6 +41,7 @@ proptest! {
     fn only_recorded_chunks_survive(
         count in 1u32..200,
         steps in prop::collection::vec((prop::collection::vec(0u32..200, 0..20), any::<bool>()), 0..10),
+        (from, to) in (0u32..250, 0u32..250),
     ) {
         let (file, map) = new(count);
         let (mut here, mut recorded) = (BTreeSet::new(), BTreeSet::new());
@@ -55,7 +56,8 @@ proptest! {
                 recorded.clone_from(&here);
             }
             let missing = (0..count).find(|chunk| !here.contains(chunk));
-            prop_assert_eq!(map.first_missing(0), missing);
+            prop_assert_eq!(map.first_missing(0..u32::MAX), missing);
+            prop_assert_eq!(map.first_missing(from..to), (from..to).find(|chunk| *chunk < count && !here.contains(chunk)));
             prop_assert_eq!(map.present(), here.len() as u64);
             prop_assert_eq!(map.is_complete(), missing.is_none());
         }
