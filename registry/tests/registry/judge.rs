@@ -14,7 +14,7 @@ use registry::{
     media_type,
 };
 use store::{BlobSource, SourceErrorKind as Kind};
-use testkit::registry::{Auth, Fault, Listener, On, Redirect, RegistryOptions, TestRegistry};
+use testkit::registry::{Auth, Fault, Listener, On, Redirect, RegistryOptions, Shaping, TestRegistry};
 
 use crate::origin::{content, file, quick, read};
 
@@ -109,6 +109,22 @@ async fn every_fault_ends_in_right_bytes_or_an_error() {
         }
     }))
     .await;
+}
+
+/// Of which the store tells how fast the link is.
+#[tokio::test]
+async fn the_end_of_a_blob_says_when_it_came() {
+    let (blob, len) = (content(2 << 20), 1 << 20);
+    let shaping = Shaping { latency: Duration::from_millis(300), bits_per_second: Some(16_000_000) };
+    let registry = TestRegistry::start(RegistryOptions { shaping, ..RegistryOptions::default() }).unwrap();
+    registry.add_blob(blob.clone());
+    let began = Instant::now();
+    let tail = source(&registry, quick(), &blob).read_tail(len).await.unwrap();
+    let came = tail.came.unwrap();
+    let (waited, took) = (came.start - began, came.end - came.start);
+    assert!(waited >= Duration::from_millis(300), "the first byte came after {waited:?}");
+    // What was on its way when the answer's head was seen is not counted.
+    assert!(took >= Duration::from_millis(350), "1 MiB came in {took:?} at 2 MB/s");
 }
 
 #[tokio::test]
