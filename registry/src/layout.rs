@@ -189,7 +189,7 @@ impl BlobSource for FileBlob {
             let file = File::open(&path)?;
             let blob_size = file.metadata()?.len();
             let start = blob_size.saturating_sub(len);
-            Ok(Tail { bytes: read_at(&file, start..blob_size)?, blob_size, came: None })
+            Ok(Tail { bytes: read_at(&file, start..blob_size)?, blob_size, arrival: None })
         })
         .await
     }

@@ -34,7 +34,7 @@ pub use layer::{Checked, Layer};
 pub use plan::PlanId;
 pub use profile::{Access, InvalidProfile, Profile};
 pub use room::{FileSystem, OnDisk, choose};
-pub use source::{BlobSource, ByteStream, Class, SourceError, SourceErrorKind, Tail};
+pub use source::{Arrival, BlobSource, ByteStream, Class, SourceError, SourceErrorKind, Tail};
 pub use stats::LayerStats;
 pub use store::{Store, TAIL_LEN};
 pub use sys::MappedFile;

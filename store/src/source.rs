@@ -54,8 +54,19 @@ pub struct Tail {
     pub bytes: Bytes,
     /// The length of the whole blob in bytes.
     pub blob_size: u64,
-    /// When the first of the bytes came and when the last, if they came over a link.
-    pub came: Option<Range<Instant>>,
+    /// How the bytes came, if it was over a link, in one answer that held nothing else.
+    pub arrival: Option<Arrival>,
+}
+
+/// How bytes came over a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrival {
+    /// When they were asked for.
+    pub asked: Instant,
+    /// When the first of them were there, and when the last.
+    pub time: Range<Instant>,
+    /// How many came in that time: all but those that were there at its beginning.
+    pub bytes: u64,
 }
 
 /// How urgent a read is; the first is the most urgent.
@@ -108,7 +119,12 @@ pub enum SourceErrorKind {
 
 impl fmt::Debug for Tail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tail").field("len", &self.bytes.len()).field("blob_size", &self.blob_size).finish()
+        let Self { bytes, blob_size, arrival } = self;
+        f.debug_struct("Tail")
+            .field("len", &bytes.len())
+            .field("blob_size", blob_size)
+            .field("arrival", arrival)
+            .finish()
     }
 }
 

@@ -39,7 +39,7 @@ pub(crate) struct Blob {
 impl BlobSource for Blob {
     async fn read_tail(&self, len: u64) -> Result<Tail, SourceError> {
         let start = self.bytes.len().saturating_sub(len as usize);
-        Ok(Tail { bytes: self.bytes.slice(start..), blob_size: self.bytes.len() as u64, came: None })
+        Ok(Tail { bytes: self.bytes.slice(start..), blob_size: self.bytes.len() as u64, arrival: None })
     }
 
     async fn read_range(&self, range: Range<u64>, _class: Class) -> Result<ByteStream, SourceError> {

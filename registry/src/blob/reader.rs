@@ -9,7 +9,7 @@ use std::{ops::Range, sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
 use http::header;
-use store::{BlobSource, ByteStream, SourceError, SourceErrorKind as Kind};
+use store::{Arrival, BlobSource, ByteStream, SourceError, SourceErrorKind as Kind};
 use tokio::time::{Instant, timeout};
 use url::Url;
 
@@ -162,16 +162,22 @@ impl RangeReader {
         Ok(None)
     }
 
-    /// All bytes of the range, which the caller has bounded.
-    pub(super) async fn collect(mut self) -> Result<Bytes, SourceError> {
-        let mut all = BytesMut::new();
+    /// All bytes of the range, which the caller has bounded, and how they came, if one answer held them. The first one was
+    /// `asked` for then.
+    pub(super) async fn collect(mut self, asked: Instant) -> Result<(Bytes, Option<Arrival>), SourceError> {
+        let begin = self.next;
+        let Some(first) = self.read().await? else { return Ok((Bytes::new(), None)) };
+        if self.next == self.end {
+            return Ok((first, None));
+        }
+        let (came, before) = (Instant::now(), first.len() as u64);
+        let mut all = BytesMut::from(&first[..]);
         while let Some(bytes) = self.read().await? {
-            if all.is_empty() && self.next == self.end {
-                return Ok(bytes);
-            }
             all.extend_from_slice(&bytes);
         }
-        Ok(all.freeze())
+        let time = came.into_std()..Instant::now().into_std();
+        let arrival = Arrival { asked: asked.into_std(), time, bytes: all.len() as u64 - before };
+        Ok((all.freeze(), (self.opened_at == begin).then_some(arrival)))
     }
 
     async fn ask(&mut self) -> Result<Part, Failure> {

@@ -50,9 +50,10 @@ impl RemoteBlob {
         loop {
             let mut round = self.round().await?;
             while let Some(endpoint) = round.next() {
+                let asked = Instant::now();
                 let found = self.find_tail(&endpoint, len, round.answer_by(backoff.deadline())).await;
                 if let Some(found) = round.outcome(found) {
-                    return self.finish_tail(found, len).await;
+                    return self.finish_tail(found, len, asked).await;
                 }
             }
             let asked = round.asked();
@@ -67,22 +68,21 @@ impl RemoteBlob {
         }
     }
 
-    async fn finish_tail(&self, found: Found, len: u64) -> Result<Tail, SourceError> {
-        let (bytes, blob_size, came) = match found {
+    async fn finish_tail(&self, found: Found, len: u64, asked: Instant) -> Result<Tail, SourceError> {
+        let (bytes, blob_size, arrival) = match found {
             Found::Whole(bytes) => {
                 let size = bytes.len() as u64;
                 (bytes, size, None)
             }
             Found::Body { start, size, part } => {
                 let reader = RangeReader::new(self.clone(), start..size, None).with_part(*part);
-                let began = Instant::now().into_std();
-                let bytes = reader.collect().await?;
-                (bytes, size, Some(began..Instant::now().into_std()))
+                let (bytes, arrival) = reader.collect(asked).await?;
+                (bytes, size, arrival)
             }
         };
         // Longer only where a small blob came whole.
         let cut = bytes.len().saturating_sub(usize::try_from(len).unwrap_or(usize::MAX));
-        Ok(Tail { bytes: bytes.slice(cut..), blob_size, came })
+        Ok(Tail { bytes: bytes.slice(cut..), blob_size, arrival: arrival.filter(|_| cut == 0) })
     }
 
     async fn find_tail(

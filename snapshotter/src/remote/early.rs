@@ -147,7 +147,7 @@ mod tests {
             if self.1 {
                 Err(SourceError::new(SourceErrorKind::NotFound, "gone"))
             } else {
-                Ok(Tail { bytes, blob_size: 99, came: None })
+                Ok(Tail { bytes, blob_size: 99, arrival: None })
             }
         }
 

@@ -1,17 +1,18 @@
-//! How fast an origin is: time to the first byte and bytes per second, measured on the windows themselves.
+//! How fast an origin is: time to the first byte and bytes per second, measured on the windows themselves, and assumed
+//! until there are any.
 //!
 //! Their product is what one more byte costs nothing up to: while a request travels, the link could have carried
 //! that much. A window of about this size at most doubles the wait of a single miss, and makes the next ones hits.
 
 use std::{
-    ops::Range,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
 
 use super::tails::Tails;
+use crate::Arrival;
 
 /// Shorter transfers tell about the time to the first byte only.
 const SHORTEST: u64 = 64 << 10;
@@ -25,12 +26,14 @@ const BRIEFEST: f64 = 0.25;
 /// A first byte that took longer than so many times what is usual counts as if it had taken that long: a connection was
 /// made for it, or another mirror was asked first.
 const LATEST: f64 = 4.0;
-/// What is assumed of a link in bytes per second, and until the first byte in seconds: a registry in the same region.
-const ASSUMED_RATE: f64 = 25e6;
+/// Seconds until the first byte, before one came: a registry not far away.
 const ASSUMED_FIRST_BYTE: f64 = 0.02;
-/// It counts as much as so many samples.
+/// Bytes in a second, before they were measured: 200 Mbit/s.
+const ASSUMED_RATE: f64 = 25e6;
+/// What is assumed counts as much as so many samples.
 const ASSUMPTION: f64 = 1.0;
-/// How much slower than assumed a link looks, at least, if the ends of blobs say that it is slow.
+/// The ends of blobs are believed if they say that a link is slower than assumed by more than this factor: they are short,
+/// and may share it with others.
 const SLOWER: f64 = 2.0;
 
 /// The estimate for one origin.
@@ -84,11 +87,13 @@ impl Bandwidth {
         self.carried.load(Relaxed)
     }
 
-    /// Takes in the end of a blob, `bytes` long. It says something only as long as nothing else was measured.
-    pub(crate) fn tail(&self, bytes: u64, came: &Range<Instant>) {
-        let Some(rate) = self.tails.lock().add(bytes, came) else { return };
-        let rate = if rate * SLOWER < ASSUMED_RATE { rate } else { ASSUMED_RATE };
-        self.estimate.lock().bytes_per_second.assume(rate);
+    /// Takes in the end of a blob. It counts only as long as no transfer was measured.
+    pub(crate) fn tail(&self, arrival: &Arrival) {
+        let mut tails = self.tails.lock();
+        if let Some(rate) = tails.add(arrival) {
+            let rate = if rate * SLOWER < ASSUMED_RATE { rate } else { ASSUMED_RATE };
+            self.estimate.lock().bytes_per_second.assume_unless_measured(rate);
+        }
     }
 
     /// Takes in one transfer.
@@ -132,8 +137,7 @@ impl Default for Bandwidth {
 // === impl Averaged ===
 
 impl Averaged {
-    /// Assumes something else, if nothing was measured yet.
-    fn assume(&mut self, value: f64) {
+    fn assume_unless_measured(&mut self, value: f64) {
         if self.samples <= ASSUMPTION {
             self.value = value;
         }
@@ -172,6 +176,8 @@ impl Transfer {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     const fn ms(ms: u64) -> Duration {
@@ -202,15 +208,17 @@ mod tests {
 
     #[test]
     fn a_slow_link_is_known_before_the_first_transfer() {
-        let (bandwidth, first) = (Bandwidth::default(), Instant::now());
-        bandwidth.tail(2_000_000, &(first..first + ms(100)));
+        let (bandwidth, asked) = (Bandwidth::default(), Instant::now());
+        let tail = |bytes, from, to| Arrival { asked, time: asked + ms(from)..asked + ms(to), bytes };
+        bandwidth.tail(&tail(4_000_000, 20, 220));
         assert_eq!(bandwidth.product(), 500_000, "twenty is as good as twenty-five");
-        bandwidth.tail(500_000, &(first + ms(50)..first + ms(1000)));
+        let bandwidth = Bandwidth::default();
+        bandwidth.tail(&tail(2_500_000, 20, 1020));
         assert_eq!(bandwidth.product(), 50_000);
         bandwidth.sample(ALONE);
         let measured = bandwidth.product();
         assert!((250_000..300_000).contains(&measured), "{measured}");
-        bandwidth.tail(500_000, &(first..first + ms(1000)));
+        bandwidth.tail(&tail(500_000, 20, 1020));
         assert_eq!(bandwidth.product(), measured);
     }
 

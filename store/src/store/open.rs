@@ -103,8 +103,8 @@ impl Store {
                 self.bounded(source.read_tail(len)).await?
             }
         };
-        if let Some(came) = &tail.came {
-            self.engine.bandwidth(source.as_ref()).tail(tail.bytes.len() as u64, came);
+        if let Some(arrival) = &tail.arrival {
+            self.engine.bandwidth(source.as_ref()).tail(arrival);
         }
         let footer = footer::parse(&tail.bytes, tail.blob_size).map_err(OpenLayerError::Footer)?;
         let section = footer.toc_offset..tail.blob_size - footer.len;

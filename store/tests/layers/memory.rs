@@ -18,7 +18,8 @@ use estargz::ChunkId;
 use futures_util::{StreamExt, future, stream};
 use parking_lot::Mutex;
 use store::{
-    BlobSource, ByteStream, Class, Layer, LayerKey, SourceError, SourceErrorKind, Store, StoreConfig, Tail,
+    Arrival, BlobSource, ByteStream, Class, Layer, LayerKey, SourceError, SourceErrorKind, Store,
+    StoreConfig, Tail,
 };
 
 use crate::blob::Blob;
@@ -121,15 +122,16 @@ impl BlobSource for Memory {
         tokio::time::sleep(latency).await;
         assert!(!matches!(self.state.lock().fault, Fault::Panic), "as the test wants it");
         let start = self.blob.len().saturating_sub(len as usize);
-        let began = Instant::now();
-        let wire = self.state.lock().wire.clone();
-        if let Some(wire) = wire {
-            for _ in 0..(self.blob.len() - start).div_ceil(PIECE) {
-                wire.carry().await;
-            }
-        }
         let (bytes, blob_size) = (self.blob.slice(start..), self.blob.len() as u64);
-        Ok(Tail { bytes, blob_size, came: Some(began..Instant::now()) })
+        let Some(wire) = self.state.lock().wire.clone() else {
+            return Ok(Tail { bytes, blob_size, arrival: None });
+        };
+        let asked = Instant::now();
+        for _ in 0..bytes.len().div_ceil(PIECE) {
+            wire.carry().await;
+        }
+        let arrival = Arrival { asked, time: asked..Instant::now(), bytes: bytes.len() as u64 };
+        Ok(Tail { bytes, blob_size, arrival: Some(arrival) })
     }
 
     async fn read_range(&self, range: Range<u64>, class: Class) -> Result<ByteStream, SourceError> {

@@ -82,7 +82,7 @@ async fn windows_bring_neighbours_and_grow_in_order() {
     assert!(received <= blob.bytes.len() as u64);
 }
 
-/// The end of the blob shows it, before anything is missed.
+/// That the link is slow is known from the end of the blob, before anything is missed.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_window_is_short_on_a_slow_link() {
     let blob = Blob::small_files(600, 8000);

@@ -44,7 +44,7 @@ impl BlobSource for Fake {
     async fn read_tail(&self, len: u64) -> Result<Tail, SourceError> {
         let stream = self.read_range(LEN - len..LEN, Class::Demand).await?;
         let bytes = stream.try_fold(Vec::new(), |all, piece| async move { Ok([&all[..], &piece].concat()) });
-        Ok(Tail { bytes: bytes.await?.into(), blob_size: LEN, came: None })
+        Ok(Tail { bytes: bytes.await?.into(), blob_size: LEN, arrival: None })
     }
 
     async fn read_range(&self, range: Range<u64>, _: Class) -> Result<ByteStream, SourceError> {
