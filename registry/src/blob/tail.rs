@@ -50,10 +50,10 @@ impl RemoteBlob {
         loop {
             let mut round = self.round().await?;
             while let Some(endpoint) = round.next() {
-                let asked = Instant::now();
+                let began = Instant::now();
                 let found = self.find_tail(&endpoint, len, round.answer_by(backoff.deadline())).await;
                 if let Some(found) = round.outcome(found) {
-                    return self.finish_tail(found, len, asked).await;
+                    return self.finish_tail(found, len, began).await;
                 }
             }
             let asked = round.asked();

@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::tails::Tails;
+use super::blob_ends::BlobEnds;
 use crate::Arrival;
 
 /// Shorter transfers tell about the time to the first byte only.
@@ -40,7 +40,7 @@ const SLOWER: f64 = 2.0;
 #[derive(Debug)]
 pub(crate) struct Bandwidth {
     estimate: Mutex<Estimate>,
-    tails: Mutex<Tails>,
+    blob_ends: Mutex<BlobEnds>,
     /// Bytes of all answers so far, without those that came after an answer was held back: they had waited in buffers.
     carried: AtomicU64,
 }
@@ -88,9 +88,9 @@ impl Bandwidth {
     }
 
     /// Takes in the end of a blob. It counts only as long as no transfer was measured.
-    pub(crate) fn tail(&self, arrival: &Arrival) {
-        let mut tails = self.tails.lock();
-        if let Some(rate) = tails.add(arrival) {
+    pub(crate) fn blob_end(&self, arrival: &Arrival) {
+        let mut blob_ends = self.blob_ends.lock();
+        if let Some(rate) = blob_ends.add(arrival) {
             let rate = if rate * SLOWER < ASSUMED_RATE { rate } else { ASSUMED_RATE };
             self.estimate.lock().bytes_per_second.assume_unless_measured(rate);
         }
@@ -130,7 +130,7 @@ impl Default for Bandwidth {
         let assumed = |value| Averaged { value, samples: ASSUMPTION };
         let estimate =
             Estimate { first_byte: assumed(ASSUMED_FIRST_BYTE), bytes_per_second: assumed(ASSUMED_RATE) };
-        Self { estimate: Mutex::new(estimate), tails: Mutex::default(), carried: AtomicU64::new(0) }
+        Self { estimate: Mutex::new(estimate), blob_ends: Mutex::default(), carried: AtomicU64::new(0) }
     }
 }
 
@@ -209,16 +209,16 @@ mod tests {
     #[test]
     fn a_slow_link_is_known_before_the_first_transfer() {
         let (bandwidth, asked) = (Bandwidth::default(), Instant::now());
-        let tail = |bytes, from, to| Arrival { asked, time: asked + ms(from)..asked + ms(to), bytes };
-        bandwidth.tail(&tail(4_000_000, 20, 220));
+        let end = |bytes, from, to| Arrival { asked, time: asked + ms(from)..asked + ms(to), bytes };
+        bandwidth.blob_end(&end(4_000_000, 20, 220));
         assert_eq!(bandwidth.product(), 500_000, "twenty is as good as twenty-five");
         let bandwidth = Bandwidth::default();
-        bandwidth.tail(&tail(2_500_000, 20, 1020));
+        bandwidth.blob_end(&end(2_500_000, 20, 1020));
         assert_eq!(bandwidth.product(), 50_000);
         bandwidth.sample(ALONE);
         let measured = bandwidth.product();
         assert!((250_000..300_000).contains(&measured), "{measured}");
-        bandwidth.tail(&tail(500_000, 20, 1020));
+        bandwidth.blob_end(&end(500_000, 20, 1020));
         assert_eq!(bandwidth.product(), measured);
     }
 

@@ -104,7 +104,7 @@ impl Store {
             }
         };
         if let Some(arrival) = &tail.arrival {
-            self.engine.bandwidth(source.as_ref()).tail(arrival);
+            self.engine.bandwidth(source.as_ref()).blob_end(arrival);
         }
         let footer = footer::parse(&tail.bytes, tail.blob_size).map_err(OpenLayerError::Footer)?;
         let section = footer.toc_offset..tail.blob_size - footer.len;

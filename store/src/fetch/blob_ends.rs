@@ -22,7 +22,7 @@ const FEWEST: u64 = 256 << 10;
 
 /// Ends of blobs that came from one origin.
 #[derive(Debug, Default)]
-pub(super) struct Tails {
+pub(super) struct BlobEnds {
     /// Those that came side by side last.
     group: Option<Group>,
     /// Bytes that come in a second at least.
@@ -39,9 +39,9 @@ struct Group {
     bytes: u64,
 }
 
-// === impl Tails ===
+// === impl BlobEnds ===
 
-impl Tails {
+impl BlobEnds {
     /// Adds the end of a blob. Says how many bytes come in a second, if that can be told.
     pub(super) fn add(&mut self, arrival: &Arrival) -> Option<f64> {
         let group = match self.group.take() {
@@ -86,21 +86,21 @@ mod tests {
     struct Link {
         began: Instant,
         first_byte: Duration,
-        tails: Tails,
+        ends: BlobEnds,
     }
 
     impl Link {
         fn new(first_byte: u64) -> Self {
             // Whatever was asked for before is after the machine's own beginning.
             let began = Instant::now() + Duration::from_secs(60);
-            Self { began, first_byte: Duration::from_millis(first_byte), tails: Tails::default() }
+            Self { began, first_byte: Duration::from_millis(first_byte), ends: BlobEnds::default() }
         }
 
         /// The end of a blob of so many bytes, which came between these milliseconds.
         fn add(&mut self, bytes: u64, from: u64, to: u64) -> Option<f64> {
             let at = |ms| self.began + Duration::from_millis(ms);
             let asked = at(from) - self.first_byte;
-            self.tails.add(&Arrival { asked, time: at(from)..at(to), bytes })
+            self.ends.add(&Arrival { asked, time: at(from)..at(to), bytes })
         }
     }
 
