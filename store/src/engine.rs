@@ -7,7 +7,7 @@ use tokio::{runtime::Handle, sync::Semaphore};
 
 use crate::{
     BlobSource, StoreConfig,
-    decode::Pool,
+    decode::{Pool, Room},
     fetch::{
         activity::Activity, background::Background, bandwidth::Bandwidth, budget::Budget, in_flight::Tracked,
         link::Link, reach::Bounds,
@@ -20,6 +20,10 @@ use crate::{
 
 /// Windows that go on behind what was missed, over all layers. Each holds a connection.
 const TAILS: usize = 8;
+/// Of so many parts of the memory, so many are for what is inflated: of 20 MiB, enough for two chunks of 4 MiB, which is the
+/// usual length, while two more have arrived and one arrives.
+const PARTS: u64 = 5;
+const INFLATED_PARTS: u64 = 2;
 
 /// See the [module](self).
 pub(crate) struct Engine {
@@ -27,6 +31,8 @@ pub(crate) struct Engine {
     pub(crate) runtime: Handle,
     pub(crate) pool: Pool,
     pub(crate) budget: Arc<Budget>,
+    /// The rest of the memory, for what is inflated.
+    pub(crate) room: Room,
     pub(crate) tracked: Tracked,
     pub(crate) keeping: Keeping,
     pub(crate) activity: Activity,
@@ -51,10 +57,12 @@ impl Engine {
     pub(crate) fn start(config: StoreConfig, shelf: Shelf) -> std::io::Result<Arc<Self>> {
         let pool = Pool::start(config.decode_threads, config.idle_threads)?;
         let flusher = Flusher::start(&config)?;
+        let room = config.memory_budget / PARTS * INFLATED_PARTS;
         Ok(Arc::new(Self {
             runtime: Handle::current(),
             pool,
-            budget: Budget::new(config.memory_budget),
+            budget: Budget::new(config.memory_budget - room),
+            room: Room::new(room),
             tracked: Tracked::default(),
             keeping: Keeping::default(),
             activity: Activity::new(),

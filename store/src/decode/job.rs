@@ -79,6 +79,7 @@ impl MemberJob {
             return;
         }
         let Some((compressed, _charge)) = self.payload.lock().take() else { return };
+        let _room = self.layer.engine.room.take(self.member.need);
         match inflater.inflate(&compressed, self.member.need) {
             Ok(data) => {
                 let mut bad = Vec::new();

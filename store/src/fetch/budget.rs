@@ -1,8 +1,8 @@
 //! The memory budget: one for all layers, for members from their first received byte until they are decoded.
 //!
-//! A charge covers a member's compressed and uncompressed bytes at once, so that whoever holds one needs no second one
-//! to go on: it waits for the network (and gives up if that is slow while others wait, see `receive.rs`) or for a
-//! decoding thread, never for the budget. Demand goes first and has a reserve that other classes cannot use.
+//! Whoever holds a charge needs no second one to go on: it waits for the network (and gives up if that is slow while others
+//! wait, see `receive.rs`) or for a decoding thread, never for the budget. What a thread inflates into is apart (see
+//! `decode/room.rs`). Demand goes first and has a reserve that other classes cannot use.
 
 use std::{collections::VecDeque, sync::Arc};
 

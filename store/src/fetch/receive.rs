@@ -97,12 +97,16 @@ async fn request(
     Ok(())
 }
 
-/// Memory that is taken for a member beside its bytes: the job, the places of its chunks, those in the table of what is
-/// on its way. Of a file of some hundred bytes that is as much as the file.
-fn bookkeeping(member: &Member) -> u64 {
+/// Memory that a member takes until it is decoded. Besides its bytes there are the job, the places of its chunks, those in
+/// the table of what is on its way: of a file of some hundred bytes that is as much as the file. What is inflated counts when
+/// that begins, but for the background: its threads may stand still with it.
+fn memory(window: &Window, member: &Member) -> u64 {
     const MEMBER: u64 = 512;
     const CHUNK: u64 = 192;
-    MEMBER + CHUNK * member.chunks.len() as u64
+    let compressed = member.span.end - member.span.start;
+    // What is not the background's now will not be when it is decoded: who waits is never forgotten.
+    let inflated = if window.class_at(member.span.start) == Class::Background { member.need } else { 0 };
+    MEMBER + CHUNK * member.chunks.len() as u64 + compressed + inflated
 }
 
 /// Asks the source. While it does not answer the request stops counting as activity.
@@ -153,8 +157,7 @@ async fn take(
         return Ok(false);
     }
     let began = Instant::now();
-    let len = member.span.end - member.span.start;
-    let charge = body.charge(member.span.start, len + member.need + bookkeeping(member)).await;
+    let charge = body.charge(member.span.start, memory(window, member)).await;
     let prompt = began.elapsed().as_millis() == 0;
     let compressed = body.member(member.span.end).await?;
     MemberJob::new(Arc::clone(layer), Arc::clone(window), member.clone(), compressed, charge).queue();

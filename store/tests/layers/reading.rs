@@ -162,6 +162,34 @@ async fn a_chunk_longer_than_memory_is_streamed() {
     settled(&store).await;
 }
 
+/// What they inflate to is not there yet, and the memory for it is of use to those that arrive.
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_that_arrive_take_memory_for_their_compressed_bytes() {
+    const LEN: usize = 300_000;
+    let blob = Blob::new(&[("a", LEN), ("b", LEN), ("c", LEN)], 4 << 20);
+    let (dir, source) = (Dir::new(), Memory::new(&blob));
+    let alone = StoreConfig { background: false, min_window: 1, max_window: 1, ..dir.config() };
+    let store = Store::open(StoreConfig { memory_budget: 6 * LEN as u64, ..alone }).unwrap();
+    let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+    source.state.lock().per_piece = Duration::from_millis(50);
+    let readers: Vec<_> = ["a", "b", "c"]
+        .map(|name| {
+            let (layer, file) = (Arc::clone(&layer), node(&layer, name));
+            tokio::spawn(async move { layer.read(file, 0, LEN).await.unwrap() })
+        })
+        .into();
+    let began = Instant::now();
+    while store.memory_in_use() < 3 * LEN as u64 {
+        assert!(began.elapsed() < Duration::from_secs(10), "{} bytes", store.memory_in_use());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(store.memory_in_use() < 3 * LEN as u64 + 10_000, "{} bytes", store.memory_in_use());
+    for (reader, name) in readers.into_iter().zip(["a", "b", "c"]) {
+        assert_eq!(reader.await.unwrap(), *blob.truth(name));
+    }
+    settled(&store).await;
+}
+
 /// What an earlier start left behind: a stretch that is longer than any window.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_in_order_has_what_it_needs_ahead_of_it_behind_what_is_here() {
