@@ -24,7 +24,10 @@ use estargz::ChunkId;
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::timeout};
 
-use self::{hold::Again, queue::Queue};
+use self::{
+    hold::{Again, Begun},
+    queue::Queue,
+};
 use crate::{
     Access, Layer, Store,
     fetch::{
@@ -116,7 +119,7 @@ impl Planner {
         // While plans make progress the background does not.
         let mut busy = engine.activity.window();
         busy.resume();
-        let began = Instant::now();
+        let begun = Begun { at: Instant::now(), missed: self.missed.load(Relaxed) };
         loop {
             // Whether they ended or took too long makes no difference here.
             let _ = timeout(OPENING, engine.openings.quiet()).await;
@@ -133,7 +136,7 @@ impl Planner {
                 }
                 Next::End { exact } => {
                     if exact {
-                        engine.runtime.clone().spawn(hold::until_started(engine, busy, began));
+                        engine.runtime.clone().spawn(hold::until_started(engine, busy, begun));
                     }
                     return;
                 }
@@ -167,7 +170,7 @@ impl Planner {
             }
             if let Some((layer, window)) = state.queue.take(measure) {
                 state.windows += 1;
-                state.bytes += length(&window);
+                state.bytes += window.len();
                 return Next::Send(layer, window);
             }
         }
@@ -179,7 +182,7 @@ impl Planner {
     }
 
     fn send(self: &Arc<Self>, layer: Arc<Layer>, window: Arc<Window>) {
-        let sent = Sent { planner: Arc::clone(self), bytes: length(&window) };
+        let sent = Sent { planner: Arc::clone(self), bytes: window.len() };
         layer.engine.runtime.clone().spawn(async move {
             let worked = receive(Arc::clone(&layer), window, None).await.is_ok();
             if !worked || layer.is_storage_failing() {
@@ -207,11 +210,6 @@ impl Drop for Sent {
         drop(state);
         self.planner.changed.notify_one();
     }
-}
-
-fn length(window: &Window) -> u64 {
-    let span = window.span();
-    span.end.saturating_sub(span.start)
 }
 
 // === impl Store ===

@@ -62,8 +62,7 @@ impl MemberJob {
     /// Hands the job to the decoding threads.
     pub(crate) fn queue(self: Arc<Self>) {
         let layer = Arc::clone(&self.layer);
-        let class =
-            layer.in_flight.decoding(&self.member.chunks, self.member.span.start, &self.window, &self);
+        let class = layer.in_flight.decoding(&self.member, &self.window, &self);
         layer.engine.pool.decode(class, self);
     }
 

@@ -17,11 +17,11 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Notify, Semaphore},
+    sync::Notify,
     time::{Instant, sleep_until},
 };
 
-use super::{reach::Reach, receive::receive};
+use super::{reach::Reach, receive::receive, turns::Turns};
 use crate::{Class, Layer, StoreConfig};
 
 const FIRST_REST: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ const LONGEST_REST: Duration = Duration::from_secs(60);
 const QUIET_PARTS: u32 = 4;
 const LONGEST_QUIET: Duration = Duration::from_millis(500);
 /// Windows of one layer at one time.
-const PER_LAYER: usize = 2;
+const PER_LAYER: usize = 4;
 
 /// The layers to complete.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub(crate) struct Background {
     /// Whether somebody takes from the queue. Changes only with the queue locked.
     running: AtomicBool,
     changed: Notify,
-    turns: Arc<Semaphore>,
+    turns: Arc<Turns>,
     window: u64,
 }
 
@@ -61,7 +61,7 @@ impl Background {
             queue: Mutex::default(),
             running: AtomicBool::new(false),
             changed: Notify::new(),
-            turns: Arc::new(Semaphore::new(config.background_windows.max(1))),
+            turns: Turns::new(config.background_windows, config.background_window),
             window: config.background_window,
         })
     }
@@ -86,7 +86,7 @@ impl Background {
     /// Ends when there is no layer left.
     async fn run(self: Arc<Self>) {
         while self.goes_on() {
-            let Ok(turn) = Arc::clone(&self.turns).acquire_owned().await else { return };
+            let turn = self.turns.next().await;
             let layer = match self.next() {
                 Next::Layer(layer) => layer,
                 Next::Wait(until) => {
@@ -113,6 +113,7 @@ impl Background {
                 // What is missing is on its way; whether it arrives will be seen.
                 continue;
             };
+            let turn = turn.of_length(window.len());
             let this = Arc::clone(&self);
             layer.engine.runtime.clone().spawn(async move {
                 let worked = receive(Arc::clone(&layer), window, Some(turn)).await.is_ok();

@@ -4,12 +4,9 @@ use std::{pin::pin, task::Poll};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, poll};
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Duration, Instant, timeout},
-};
+use tokio::time::{Duration, Instant, timeout};
 
-use super::{activity::Busy, bandwidth::Bandwidth, budget::Charge, link::Seat};
+use super::{activity::Busy, bandwidth::Bandwidth, budget::Charge, link::Seat, turns::Turn};
 use crate::{ByteStream, Class, Layer, ReadError, SourceError, SourceErrorKind, fetch::window::Window};
 
 /// A request without a byte for this long is no longer counted as activity, and gives its turn to others.
@@ -35,7 +32,7 @@ pub(super) struct Body<'a> {
     seat: Seat,
     held_back: bool,
     /// The background's turn, if it is one of the background's requests.
-    turn: Option<OwnedSemaphorePermit>,
+    turn: Option<Turn>,
     /// When the member in hand was begun, and where.
     began: Option<(Instant, u64)>,
     received: u64,
@@ -50,7 +47,7 @@ impl<'a> Body<'a> {
         stream: ByteStream,
         bandwidth: &'a Bandwidth,
         busy: Busy,
-        turn: Option<OwnedSemaphorePermit>,
+        turn: Option<Turn>,
     ) -> Self {
         let (position, held) = (window.span().start, Bytes::new());
         let seat = layer.engine.link.seat();

@@ -61,6 +61,17 @@ impl Budget {
         charge.await.unwrap_or_else(|_| Charge { budget: Arc::clone(self), amount: 0 })
     }
 
+    /// `amount` bytes if they are free and nobody waits.
+    pub(crate) fn try_charge(self: &Arc<Self>, class: Class, amount: u64) -> Option<Charge> {
+        let mut state = self.state.lock();
+        let waits = state.queues.iter().flatten().any(|waiter| !waiter.granted.is_closed());
+        if waits || state.used.saturating_add(amount) > self.limit_of(class) {
+            return None;
+        }
+        state.used += amount;
+        Some(Charge { budget: Arc::clone(self), amount })
+    }
+
     /// Whether anyone waits for whom a request of `class` should make room: a more urgent class, or demand of another
     /// layer. The other classes often wait for others of their own, at their own limit.
     pub(crate) fn is_short(&self, class: Class) -> bool {
@@ -153,6 +164,23 @@ mod tests {
         assert!(!later.is_finished());
         drop(sooner);
         drop(later.await.unwrap());
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_free_is_had_at_once_unless_somebody_waits() {
+        let budget = Budget::new(100);
+        let held = budget.try_charge(Class::Background, 50).unwrap();
+        assert!(budget.try_charge(Class::Background, 20).is_none(), "more than the background may have");
+        let waiting = tokio::spawn({
+            let budget = Arc::clone(&budget);
+            async move { budget.charge(Class::Demand, 80).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(budget.try_charge(Class::Background, 1).is_none());
+        drop(held);
+        drop(waiting.await.unwrap());
+        drop(budget.try_charge(Class::Background, 60).unwrap());
         assert_eq!(budget.used(), 0);
     }
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use estargz::ChunkId;
 use tokio::sync::oneshot;
 
-use super::window::Window;
+use super::window::{Member, Window};
 use crate::{
     Class, ReadError,
     decode::MemberJob,
@@ -141,26 +141,34 @@ impl InFlight {
         }
     }
 
-    /// The bytes of `chunks`, which are at `at` in the blob, are here and `job` decodes them. Says how urgent that is:
-    /// read-ahead of a demand window that nobody waits for is not demand.
-    pub(crate) fn decoding(
-        &self,
-        chunks: &[ChunkId],
-        at: u64,
-        window: &Arc<Window>,
-        job: &Arc<MemberJob>,
-    ) -> Class {
+    /// The bytes of `member` are here and `job` decodes them. Says how urgent that is: read-ahead of a demand window that
+    /// nobody waits for is not demand.
+    pub(crate) fn decoding(&self, member: &Member, window: &Arc<Window>, job: &Arc<MemberJob>) -> Class {
         let mut table = self.0.lock();
-        let mut waited_for = false;
-        for &chunk in chunks {
+        for &chunk in &member.chunks {
             if let Some(pending) = table.of(chunk, window) {
                 pending.job = Arc::downgrade(job);
             }
-            // Also of those who wait for the window that this one is a hedge for.
-            let waiters = table.chunks.get(&chunk).map(|pending| pending.waiters.as_slice());
-            waited_for |= waiters.unwrap_or_default().iter().any(|waiter| !waiter.is_closed());
         }
-        if waited_for { Class::Demand } else { window.class_at(at).max(Class::ReadAhead) }
+        match table.is_waited_for(&member.chunks) {
+            true => Class::Demand,
+            false if member.passing => Class::Background,
+            false => window.class_at(member.span.start).max(Class::ReadAhead),
+        }
+    }
+
+    /// The chunks of `member` pass by and are not taken, unless somebody waits for one of them. Says whether that is so.
+    pub(crate) fn let_pass(&self, member: &Member, window: &Arc<Window>) -> bool {
+        let mut table = self.0.lock();
+        if table.is_waited_for(&member.chunks) {
+            return false;
+        }
+        for &chunk in &member.chunks {
+            if table.of(chunk, window).is_some() {
+                table.remove(chunk);
+            }
+        }
+        true
     }
 
     /// Moves `chunks` from one window to another, with everyone who waits. Those that are not of the old window any more
@@ -218,6 +226,12 @@ impl Table {
         pending.waiters.push(waiter);
         let class = pending.window.class();
         Some(Joined { waiting, window: Arc::clone(&pending.window), class, job: pending.job.upgrade() })
+    }
+
+    /// Whether anybody waits for one of `chunks`, with whatever window they come.
+    fn is_waited_for(&self, chunks: &[ChunkId]) -> bool {
+        let pending = chunks.iter().filter_map(|chunk| self.chunks.get(chunk));
+        pending.flat_map(|pending| &pending.waiters).any(|waiter| !waiter.is_closed())
     }
 
     /// For how many chunks it has memory.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, SemaphorePermit},
+    sync::SemaphorePermit,
     time::{Instant, timeout},
 };
 
@@ -11,6 +11,7 @@ use super::{
     bandwidth::Transfer,
     body::{Body, STALL},
     large::Large,
+    turns::Turn,
     window::{Member, STREAM_LEN, Window},
 };
 use crate::{BlobSource, Class, Layer, ReadError, decode::MemberJob, stats::chain};
@@ -19,7 +20,7 @@ use crate::{BlobSource, Class, Layer, ReadError, decode::MemberJob, stats::chain
 pub(crate) async fn receive(
     layer: Arc<Layer>,
     window: Arc<Window>,
-    turn: Option<OwnedSemaphorePermit>,
+    turn: Option<Turn>,
 ) -> Result<(), ReadError> {
     let left = Left { layer: &layer, window: &window };
     let received = request(&layer, &window, turn).await;
@@ -53,11 +54,7 @@ impl Drop for Left<'_> {
     }
 }
 
-async fn request(
-    layer: &Arc<Layer>,
-    window: &Arc<Window>,
-    turn: Option<OwnedSemaphorePermit>,
-) -> Result<(), ReadError> {
+async fn request(layer: &Arc<Layer>, window: &Arc<Window>, turn: Option<Turn>) -> Result<(), ReadError> {
     let mut permit = permit(layer, window).await;
     layer.back_off.wait().await;
     let mut busy = layer.engine.activity.window();
@@ -105,7 +102,8 @@ fn memory(window: &Window, member: &Member) -> u64 {
     const CHUNK: u64 = 192;
     let compressed = member.span.end - member.span.start;
     // What is not the background's now will not be when it is decoded: who waits is never forgotten.
-    let inflated = if window.class_at(member.span.start) == Class::Background { member.need } else { 0 };
+    let by_idle_threads = member.passing || window.class_at(member.span.start) == Class::Background;
+    let inflated = if by_idle_threads { member.need } else { 0 };
     MEMBER + CHUNK * member.chunks.len() as u64 + compressed + inflated
 }
 
@@ -157,7 +155,13 @@ async fn take(
         return Ok(false);
     }
     let began = Instant::now();
-    let charge = body.charge(member.span.start, memory(window, member)).await;
+    let memory = memory(window, member);
+    let free = member.passing.then(|| layer.engine.budget.try_charge(Class::Background, memory)).flatten();
+    let charge = match free {
+        Some(charge) => charge,
+        None if member.passing && layer.in_flight.let_pass(member, window) => return Ok(true),
+        None => body.charge(member.span.start, memory).await,
+    };
     let prompt = began.elapsed().as_millis() == 0;
     let compressed = body.member(member.span.end).await?;
     MemberJob::new(Arc::clone(layer), Arc::clone(window), member.clone(), compressed, charge).queue();

@@ -71,6 +71,8 @@ pub(crate) struct Member {
     pub(crate) need: u64,
     /// By inner offset. No two overlap.
     pub(crate) chunks: Vec<ChunkId>,
+    /// It lies between what is wanted, and is kept only if there is room for it.
+    pub(crate) passing: bool,
 }
 
 /// What windows are cut from.
@@ -188,6 +190,12 @@ impl Window {
         start..self.members.last().map_or(start, |member| member.span.end)
     }
 
+    /// How many bytes that is.
+    pub(crate) fn len(&self) -> u64 {
+        let span = self.span();
+        span.end.saturating_sub(span.start)
+    }
+
     /// All chunks.
     pub(crate) fn chunks(&self) -> impl Iterator<Item = ChunkId> {
         self.members.iter().flat_map(|member| member.chunks.iter().copied())
@@ -302,7 +310,7 @@ fn group(from: &impl Chunks, at: ChunkId, wanted: Option<ChunkId>) -> Result<Gro
         }
     }
     let span = this.member_start..this.member_end.min(this.member_start.saturating_add(longest(need)));
-    let member = (!chunks.is_empty()).then_some(Member { span, need, chunks });
+    let member = (!chunks.is_empty()).then_some(Member { span, need, chunks, passing: false });
     Ok(Group { member, ids, seen: near.end - near.start })
 }
 

@@ -167,12 +167,16 @@ impl Layer {
 
     /// The right to go on behind a miss, if all of the layer is wanted anyway and not too many do so already.
     fn tail(&self, start: u64, class: Class) -> Option<Tail> {
-        let completed = self.engine.config.background && !self.giving_back.has_begun();
-        if class != Class::Demand || !completed {
+        if class != Class::Demand || !self.will_be_completed() {
             return None;
         }
         let turn = Arc::clone(&self.engine.tails).try_acquire_owned().ok()?;
         Some(Tail { start, _turn: turn })
+    }
+
+    /// Whether all of the layer is wanted anyway, now or later.
+    pub(super) fn will_be_completed(&self) -> bool {
+        self.engine.config.background && !self.giving_back.has_begun()
     }
 
     /// Takes the next window of free chunks within `chunks`, in blob order.
@@ -242,7 +246,7 @@ impl Layer {
 
     /// Completes the layer while nobody waits for anything. May be called again after a failure, or any time.
     pub fn start_background(self: &Arc<Self>) {
-        if self.engine.config.background && !self.giving_back.has_begun() {
+        if self.will_be_completed() {
             self.completing.store(true, Release);
             self.engine.background.add(self);
         }

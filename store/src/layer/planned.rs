@@ -3,7 +3,7 @@
 //! A read that misses while a plan is under way is part of what the plan expects: its window takes the plan's chunks
 //! around it and nothing else, for whatever else the link carried then would be in the plan's way.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
 use estargz::ChunkId;
 
@@ -112,6 +112,9 @@ impl Layer {
         let after = wanted.range(first.0.saturating_add(1)..);
         view.extend(&mut members, measure, allowance, after, After);
         view.extend(&mut members, measure, allowance, wanted.range(..first.0).rev(), Before);
+        if self.will_be_completed() {
+            members = view.with_what_passes(members);
+        }
         let window = Arc::new(Window::new(members, class, 0));
         for chunk in window.chunks() {
             wanted.remove(&chunk.0);
@@ -142,6 +145,41 @@ impl View<'_> {
             return None;
         }
         Window::cut(self, chunk, Reach::ONE_MEMBER).ok()?.into_iter().next()
+    }
+
+    /// `members`, in blob order, with those between them: their bytes come with the same response, and who completes the layer
+    /// need not ask for them once more.
+    fn with_what_passes(&self, members: Vec<Member>) -> Vec<Member> {
+        let count: usize = members.iter().map(|member| member.chunks.len()).sum();
+        let mut room = (self.most_chunks() as usize).saturating_sub(count);
+        let mut all: Vec<Member> = Vec::with_capacity(members.len());
+        for member in members {
+            if let Some(before) = all.last() {
+                let passing = self.between(before.span.end..member.span.start, &mut room);
+                all.extend(passing);
+            }
+            all.push(member);
+        }
+        all
+    }
+
+    /// The free members of a stretch of the blob, in its order; up to about `room` chunks.
+    fn between(&self, gap: Range<u64>, room: &mut usize) -> Vec<Member> {
+        let (mut members, mut at) = (Vec::new(), gap.start);
+        let mut ids = self.layer.index().chunks_in(gap.clone());
+        while *room > 0
+            && let Some(first) = self.layer.first_free(self.table, &ids)
+            && let Some(member) = self.member(first)
+        {
+            ids.start = member.chunks.last().map_or(first, |last| *last.max(&first)).0 + 1;
+            // A damaged index may have anything in between.
+            if at <= member.span.start && member.span.end <= gap.end && member.need <= STREAM_LEN {
+                at = member.span.end;
+                *room = room.saturating_sub(member.chunks.len());
+                members.push(Member { passing: true, ..member });
+            }
+        }
+        members
     }
 
     /// Adds the members of `chunks`, from the near to the far, up to the first that is too far away.

@@ -34,18 +34,25 @@ const MOST_WAITED: u64 = 4;
 /// How much of the time such starts may hold it: one in so many parts.
 const AGAIN_PARTS: u32 = 2;
 
+/// When a plan was begun.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Begun {
+    pub(super) at: Instant,
+    /// Reads that had missed by then.
+    pub(super) missed: u64,
+}
+
 /// When one more start of an image last held the background.
 #[derive(Debug, Default)]
 pub(crate) struct Again(Mutex<Option<Instant>>);
 
-/// Holds `busy` until the start is over; the plan was followed from `planned` on.
-pub(super) async fn until_started(engine: Arc<Engine>, mut busy: Busy, planned: Instant) {
+/// Holds `busy` until the start is over.
+pub(super) async fn until_started(engine: Arc<Engine>, mut busy: Busy, plan: Begun) {
     busy.resume();
     let began = Instant::now();
     let missed = || engine.planner.missed.load(Relaxed);
-    let before = missed();
-    while began.elapsed() < LONGEST && missed() - before < MOST_MISSED {
-        let over = match engine.starts.latest().filter(|latest| *latest > planned) {
+    while began.elapsed() < LONGEST && missed() - plan.missed < MOST_MISSED {
+        let over = match engine.starts.latest().filter(|latest| *latest > plan.at) {
             Some(latest) => latest.elapsed() > QUIET,
             None => began.elapsed() > PATIENCE,
         };

@@ -20,6 +20,8 @@ use crate::{
 pub const TAIL_LEN: u64 = 512 << 10;
 /// The part of a blob that its TOC takes, generously: one in this many bytes.
 const TOC_SHARE: u64 = 48;
+/// Least that is read, since few small layers are denser: of an image of many layers it would add up.
+const SHORTEST_TAIL: u64 = 32 << 10;
 /// Most that is read before it is known how much is needed.
 const LONGEST_TAIL: u64 = 4 << 20;
 
@@ -99,7 +101,7 @@ impl Store {
             None => {
                 let len = source
                     .size_hint()
-                    .map_or(TAIL_LEN, |size| (size / TOC_SHARE).clamp(TAIL_LEN / 4, LONGEST_TAIL));
+                    .map_or(TAIL_LEN, |size| (size / TOC_SHARE).clamp(SHORTEST_TAIL, LONGEST_TAIL));
                 self.bounded(source.read_tail(len)).await?
             }
         };

@@ -7,6 +7,14 @@ use crate::Class;
 #[derive(Debug)]
 pub(crate) struct Window(pub(crate) ChunkId);
 
+/// Nothing of it is decoded here.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) span: std::ops::Range<u64>,
+    pub(crate) chunks: Vec<ChunkId>,
+    pub(crate) passing: bool,
+}
+
 impl Window {
     pub(crate) fn chunks(&self) -> impl Iterator<Item = ChunkId> {
         std::iter::once(self.0)

@@ -186,6 +186,82 @@ async fn the_background_waits_until_the_planned_start_is_over() {
     complete(&layer).await;
 }
 
+/// What lies between two runs of files that a plan wants comes with one response, and is not asked for once more.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_passes_between_planned_files_is_kept() {
+    let blob = Blob::small_files(100, 20_000);
+    // Three runs of 24 files, with two gaps of 160 kB.
+    let files: Vec<_> = (0..88).filter(|n| n % 32 < 24).map(|n| format!("file{n:04}")).collect();
+    // It is not if the layer is not wanted whole, and not at once if there is no memory for it.
+    for (background, memory_budget, kept) in
+        [(false, 20 << 20, 72), (true, 64 << 10, 72), (true, 20 << 20, 88)]
+    {
+        let dir = Dir::new();
+        let store = Store::open(StoreConfig { background, memory_budget, ..dir.config() }).unwrap();
+        let (layer, _) = open(&store, &blob).await;
+        start(&layer, &blob, &files).await;
+        drop(layer.profile());
+        store.remove(&blob.key).unwrap();
+        drop(layer);
+
+        let (layer, source) = open(&store, &blob).await;
+        assert!(layer.start_plan(PLAN));
+        while layer.stats().planned_bytes_fetched == 0 || layer.chunks_in_flight() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        settled(&store).await;
+        assert_eq!(layer.stats().chunks_present, kept);
+        layer.start_background();
+        if background {
+            complete(&layer).await;
+            let asked: u64 = source.requests().iter().map(|(range, _)| range.end - range.start).sum();
+            assert_eq!(asked > blob.bytes.len() as u64, kept == 72, "{asked} bytes of {}", blob.bytes.len());
+            for number in 0..100 {
+                let name = format!("file{number:04}");
+                assert_eq!(layer.read(node(&layer, &name), 0, 20_000).await.unwrap(), *blob.truth(&name));
+            }
+        }
+    }
+}
+
+/// A start that misses much while its plan is under way is another one than the plan's: what it reads is not here.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_background_does_not_wait_for_a_start_that_reads_something_else() {
+    let blob = Blob::small_files(400, 20_000);
+    let (dir, files) = (Dir::new(), program());
+    let store = Store::open(StoreConfig { max_window: 64 << 10, ..dir.config() }).unwrap();
+    let (layer, _source) = open(&store, &blob).await;
+    start(&layer, &blob, &files).await;
+    store.remove(&blob.key).unwrap();
+    drop(layer);
+
+    let (layer, source) = open(&store, &blob).await;
+    source.state.lock().latency = Duration::from_millis(100);
+    let other = |n: &u32| !files.contains(&format!("file{n:04}"));
+    assert!(layer.start_plan(PLAN));
+    layer.start_background();
+    while layer.stats().planned_requests == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let others = (0..400).step_by(16).filter(other).map(|n| {
+        let (layer, file) = (Arc::clone(&layer), node(&layer, &format!("file{n:04}")));
+        tokio::spawn(async move { layer.read(file, 0, 10).await.unwrap() })
+    });
+    for read in others.collect::<Vec<_>>() {
+        read.await.unwrap();
+    }
+    let began = Instant::now();
+    // As long as files are read for the first time the start that was planned would not be over.
+    for name in &files {
+        layer.read(node(&layer, name), 0, 10).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if source.requests().iter().any(|(_, class)| *class == Class::Background) {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_millis(1500), "the background waits");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn layers_of_an_image_are_fetched_in_one_order() {
     let (a, b) = (Blob::small_files(200, 20_000), Blob::small_files(200, 20_001));

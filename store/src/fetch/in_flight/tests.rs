@@ -14,7 +14,7 @@ use crate::Class;
 fn an_empty_table_takes_no_memory() {
     let in_flight = InFlight::default();
     let chunks: Vec<_> = (0..4096).map(ChunkId).collect();
-    let members = vec![Member { span: 0..1, need: 1, chunks: chunks.clone() }];
+    let members = vec![Member { span: 0..1, need: 1, chunks: chunks.clone(), passing: false }];
     let window = Arc::new(Window::new(members, Class::Background, 0));
     in_flight.lock().insert(&window);
     assert!(in_flight.lock().kept() >= chunks.len());
@@ -27,7 +27,8 @@ fn windows_get_shorter_the_more_is_on_its_way_over_all_layers() {
     let tracked = Tracked::default();
     let layers = [InFlight::new(&tracked), InFlight::new(&tracked)];
     let window = |layer: &InFlight, chunks: std::ops::Range<u32>| {
-        let members = vec![Member { span: 0..1, need: 1, chunks: chunks.map(ChunkId).collect() }];
+        let chunks = chunks.map(ChunkId).collect();
+        let members = vec![Member { span: 0..1, need: 1, chunks, passing: false }];
         layer.lock().insert(&Arc::new(Window::new(members, Class::Demand, 0)));
     };
     let free = tracked.room();
@@ -40,4 +41,23 @@ fn windows_get_shorter_the_more_is_on_its_way_over_all_layers() {
     assert_eq!(tracked.room(), less);
     drop(layers);
     assert_eq!(tracked.room(), free);
+}
+
+#[test]
+fn what_passes_is_let_pass_unless_somebody_waits_for_it() {
+    let in_flight = InFlight::default();
+    let member = |chunks: [u32; 2]| {
+        let chunks = chunks.map(ChunkId).to_vec();
+        Member { span: 0..1, need: 1, chunks, passing: true }
+    };
+    let (passes, wanted) = (member([1, 2]), member([3, 4]));
+    let window = Arc::new(Window::new(vec![passes.clone(), wanted.clone()], Class::Prefetch, 0));
+    in_flight.lock().insert(&window);
+    let waiting = in_flight.lock().join(ChunkId(4)).unwrap();
+    assert!(in_flight.let_pass(&passes, &window));
+    assert!(!in_flight.let_pass(&wanted, &window));
+    assert_eq!(in_flight.len(), 2);
+    drop(waiting);
+    assert!(in_flight.let_pass(&wanted, &window));
+    assert_eq!(in_flight.len(), 0);
 }
