@@ -12,7 +12,7 @@ use std::{
 
 use estargz::Digest;
 use parking_lot::Mutex;
-use store::{BlobSource, Tail};
+use store::{SourceError, Tail};
 use tokio::sync::{Semaphore, watch};
 
 /// The limits of the holding area.
@@ -67,8 +67,11 @@ impl Early {
         Arc::new(Self { limits, turns, held: Mutex::default() })
     }
 
-    /// Begins to read the end of a blob, if it is not there and there is room.
-    pub(super) fn begin(self: &Arc<Self>, key: Key, source: Arc<dyn BlobSource>) {
+    /// Has `read` read so many bytes of a blob's end, if it is not there and there is room.
+    pub(super) fn begin<F>(self: &Arc<Self>, key: Key, read: impl FnOnce(u64) -> F)
+    where
+        F: Future<Output = Result<Tail, SourceError>> + Send + 'static,
+    {
         let (sender, state) = watch::channel(State::Reading);
         {
             let mut held = self.held.lock();
@@ -80,11 +83,11 @@ impl Early {
             }
             held.insert(key.clone(), Held { since: Instant::now(), bytes: self.limits.tail, state });
         }
-        let early = Arc::clone(self);
+        let (early, tail) = (Arc::clone(self), read(self.limits.tail));
         tokio::spawn(async move {
             let _turn = early.turns.acquire().await;
-            let tail = source.read_tail(early.limits.tail).await;
             let tail = tail
+                .await
                 .inspect_err(|error| tracing::debug!(error = error.message, "cannot read a layer early"))
                 .ok();
             early.arrived(&key, tail.as_ref().map_or(0, |tail| tail.bytes.len() as u64));
@@ -124,42 +127,28 @@ impl Early {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        ops::Range,
-        sync::atomic::{AtomicUsize, Ordering},
-    };
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use async_trait::async_trait;
     use bytes::Bytes;
-    use store::{ByteStream, Class, SourceError, SourceErrorKind};
+    use store::SourceErrorKind;
 
     use super::*;
 
-    #[derive(Default)]
-    struct Counting(AtomicUsize, bool);
+    /// How often something was read.
+    type Reads = Arc<AtomicUsize>;
 
-    #[async_trait]
-    impl BlobSource for Counting {
-        async fn read_tail(&self, len: u64) -> Result<Tail, SourceError> {
-            self.0.fetch_add(1, Ordering::SeqCst);
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            let bytes = Bytes::from(vec![7; usize::try_from(len).unwrap() / 2]);
-            if self.1 {
-                Err(SourceError::new(SourceErrorKind::NotFound, "gone"))
-            } else {
-                Ok(Tail { bytes, blob_size: 99, arrival: None })
-            }
-        }
+    async fn half(reads: Reads, len: u64) -> Result<Tail, SourceError> {
+        reads.fetch_add(1, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        Ok(Tail {
+            bytes: Bytes::from(vec![7; usize::try_from(len).unwrap() / 2]),
+            blob_size: 99,
+            arrival: None,
+        })
+    }
 
-        async fn read_range(&self, _: Range<u64>, _: Class) -> Result<ByteStream, SourceError> {
-            Err(SourceError::new(SourceErrorKind::NotFound, "not asked for"))
-        }
-
-        fn distrust(&self) {}
-
-        fn describe(&self) -> String {
-            "counting".to_owned()
-        }
+    async fn gone(_: u64) -> Result<Tail, SourceError> {
+        Err(SourceError::new(SourceErrorKind::NotFound, "gone"))
     }
 
     fn key(n: u8) -> Key {
@@ -171,27 +160,27 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_read_early_is_taken_once_and_not_read_twice() {
-        let (early, source) = (Early::new(LIMITS), Arc::new(Counting::default()));
-        early.begin(key(1), source.clone());
-        early.begin(key(1), source.clone());
+        let (early, reads) = (Early::new(LIMITS), Reads::default());
+        early.begin(key(1), |len| half(reads.clone(), len));
+        early.begin(key(1), |len| half(reads.clone(), len));
         assert_eq!(early.take(&key(1)).await.unwrap().bytes.len(), 50);
         assert!(early.take(&key(1)).await.is_none());
-        assert_eq!((source.0.load(Ordering::SeqCst), early.size()), (1, (0, 0)));
+        assert_eq!((reads.load(Ordering::SeqCst), early.size()), (1, (0, 0)));
     }
 
     #[tokio::test]
     async fn number_bytes_and_age_are_limited() {
-        let source = Arc::new(Counting::default());
+        let reads = Reads::default();
         let early = Early::new(LIMITS);
-        (0..5).for_each(|n| early.begin(key(n), source.clone()));
+        (0..5).for_each(|n| early.begin(key(n), |len| half(reads.clone(), len)));
         assert_eq!(early.size(), (3, 300));
 
         let early = Early::new(Limits { count: 100, ..LIMITS });
-        (0..20).for_each(|n| early.begin(key(n), source.clone()));
+        (0..20).for_each(|n| early.begin(key(n), |len| half(reads.clone(), len)));
         assert_eq!(early.size(), (10, 1000));
 
         let early = Early::new(Limits { age: Duration::from_millis(30), ..LIMITS });
-        early.begin(key(1), source.clone());
+        early.begin(key(1), |len| half(reads.clone(), len));
         tokio::time::sleep(Duration::from_millis(120)).await;
         assert_eq!(early.size(), (0, 0));
     }
@@ -199,9 +188,9 @@ mod tests {
     #[tokio::test]
     async fn a_failure_leaves_nothing_behind() {
         let early = Early::new(LIMITS);
-        early.begin(key(1), Arc::new(Counting(AtomicUsize::new(0), true)));
+        early.begin(key(1), gone);
         assert!(early.take(&key(1)).await.is_none());
-        early.begin(key(2), Arc::new(Counting(AtomicUsize::new(0), true)));
+        early.begin(key(2), gone);
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!(early.size(), (0, 0));
     }

@@ -89,7 +89,8 @@ impl Opener {
             return;
         }
         let key = early::Key { reference: spelled.to_owned(), blob };
-        self.early.begin(key, self.registry.blob(reference, blob));
+        let (store, source) = (Arc::clone(&self.store), self.registry.blob(reference, blob));
+        self.early.begin(key, |len| async move { store.read_tail(source.as_ref(), len).await });
     }
 
     /// The layer, if its files are on disk. No network.

@@ -55,7 +55,16 @@ impl Store {
         self.opening(key, source, None).await
     }
 
-    /// Opens a layer whose blob's end was read before.
+    /// Reads the last `len` bytes of a blob, which also tells how fast its origin is. Waits as long as the source does.
+    pub async fn read_tail(&self, source: &dyn BlobSource, len: u64) -> Result<Tail, SourceError> {
+        let tail = source.read_tail(len).await?;
+        if let Some(arrival) = &tail.arrival {
+            self.engine.bandwidth(source).blob_end(arrival);
+        }
+        Ok(tail)
+    }
+
+    /// Opens a layer whose blob's end [was read](Self::read_tail) before.
     pub async fn open_layer_with_tail(
         self: &Arc<Self>,
         key: LayerKey,
@@ -102,12 +111,9 @@ impl Store {
                 let len = source
                     .size_hint()
                     .map_or(TAIL_LEN, |size| (size / TOC_SHARE).clamp(SHORTEST_TAIL, LONGEST_TAIL));
-                self.bounded(source.read_tail(len)).await?
+                self.bounded(self.read_tail(source.as_ref(), len)).await?
             }
         };
-        if let Some(arrival) = &tail.arrival {
-            self.engine.bandwidth(source.as_ref()).blob_end(arrival);
-        }
         let footer = footer::parse(&tail.bytes, tail.blob_size).map_err(OpenLayerError::Footer)?;
         let section = footer.toc_offset..tail.blob_size - footer.len;
         let (len, limit) = (section.end - section.start, limits::TOC_SECTION_LEN);

@@ -82,22 +82,27 @@ async fn windows_bring_neighbours_and_grow_in_order() {
     assert!(received <= blob.bytes.len() as u64);
 }
 
-/// That the link is slow is known from the end of the blob, before anything is missed.
+/// That the link is slow is known from the end of the blob, before anything is missed, also if it is read by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_window_is_short_on_a_slow_link() {
     let blob = Blob::small_files(600, 8000);
     let mut first = Vec::new();
-    for wire in [None, Some(Wire::new(Duration::from_millis(10)))] {
+    let slow = || Some(Wire::new(Duration::from_millis(10)));
+    for (at_first, then) in [(None, None), (slow(), None), (None, slow())] {
         let (dir, source) = (Dir::new(), Memory::new(&blob));
-        source.state.lock().wire = wire;
+        source.state.lock().wire = at_first;
         // The background would have the response go on behind the window.
         let store = Store::open(StoreConfig { background: false, ..dir.config() }).unwrap();
         let layer = store.open_layer(blob.key, source.clone()).await.unwrap();
+        if then.is_some() {
+            source.state.lock().wire = then;
+            store.read_tail(source.as_ref(), store::TAIL_LEN).await.unwrap();
+        }
         layer.read(node(&layer, "file0300"), 0, 8000).await.unwrap();
         let (range, _) = source.requests()[0].clone();
         first.push(range.end - range.start);
     }
-    assert!(first[0] > 3 * first[1], "first windows of {first:?} bytes");
+    assert!(first[0] > 3 * first[1] && first[0] > 3 * first[2], "first windows of {first:?} bytes");
 }
 
 #[tokio::test(flavor = "multi_thread")]
