@@ -17,7 +17,7 @@ pub struct StoreConfig {
     pub read_timeout: Duration,
     /// Whether [`Layer::start_background`](crate::Layer::start_background) does anything.
     pub background: bool,
-    /// Requests of full length that the background has in flight, over all layers; of short ones more, with no more bytes.
+    /// Requests of full length that the background has in flight, over all layers; of short ones up to twice as many.
     pub background_windows: usize,
     /// Bytes of the blob that the background asks for at once.
     pub background_window: u64,

@@ -1,9 +1,9 @@
 //! Decoding: threads of our own that inflate, verify and write members.
 //!
-//! They never wait for the network, and for each other only while there is no [`Room`] to inflate into.
+//! They never wait for the network, and for each other only while there is no memory for [`Outputs`].
 
 mod job;
+mod outputs;
 mod pool;
-mod room;
 
-pub(crate) use self::{job::MemberJob, pool::Pool, room::Room};
+pub(crate) use self::{job::MemberJob, outputs::Outputs, pool::Pool};

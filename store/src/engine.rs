@@ -7,7 +7,7 @@ use tokio::{runtime::Handle, sync::Semaphore};
 
 use crate::{
     BlobSource, StoreConfig,
-    decode::{Pool, Room},
+    decode::{Outputs, Pool},
     fetch::{
         activity::Activity, background::Background, bandwidth::Bandwidth, budget::Budget, in_flight::Tracked,
         link::Link, reach::Bounds,
@@ -20,8 +20,8 @@ use crate::{
 
 /// Windows that go on behind what was missed, over all layers. Each holds a connection.
 const TAILS: usize = 8;
-/// Of so many parts of the memory, so many are for what is inflated: of 20 MiB, enough for two chunks of 4 MiB, which is the
-/// usual length, while two more have arrived and one arrives.
+/// Of so many parts of the memory, so many are for what long members are inflated to: of 20 MiB, enough for two chunks of
+/// 4 MiB, which is the usual length, while others arrive.
 const PARTS: u64 = 5;
 const INFLATED_PARTS: u64 = 2;
 
@@ -31,8 +31,8 @@ pub(crate) struct Engine {
     pub(crate) runtime: Handle,
     pub(crate) pool: Pool,
     pub(crate) budget: Arc<Budget>,
-    /// The rest of the memory, for what is inflated.
-    pub(crate) room: Room,
+    /// The rest of the memory.
+    pub(crate) outputs: Outputs,
     pub(crate) tracked: Tracked,
     pub(crate) keeping: Keeping,
     pub(crate) activity: Activity,
@@ -57,12 +57,12 @@ impl Engine {
     pub(crate) fn start(config: StoreConfig, shelf: Shelf) -> std::io::Result<Arc<Self>> {
         let pool = Pool::start(config.decode_threads, config.idle_threads)?;
         let flusher = Flusher::start(&config)?;
-        let room = config.memory_budget / PARTS * INFLATED_PARTS;
+        let outputs = config.memory_budget / PARTS * INFLATED_PARTS;
         Ok(Arc::new(Self {
             runtime: Handle::current(),
             pool,
-            budget: Budget::new(config.memory_budget - room),
-            room: Room::new(room),
+            budget: Budget::new(config.memory_budget - outputs),
+            outputs: Outputs::new(outputs),
             tracked: Tracked::default(),
             keeping: Keeping::default(),
             activity: Activity::new(),

@@ -20,5 +20,4 @@ pub(crate) mod large;
 pub(crate) mod link;
 pub(crate) mod reach;
 pub(crate) mod receive;
-mod turns;
 pub(crate) mod window;

@@ -83,8 +83,8 @@ pub(crate) struct Planner {
 struct State {
     queue: Queue,
     running: bool,
-    /// Whether an earlier start made one of the plans that are followed.
-    exact: bool,
+    /// Since when a plan is followed that an earlier start made.
+    exact: Option<Begun>,
     windows: usize,
     bytes: u64,
 }
@@ -103,7 +103,11 @@ impl Planner {
         let start = {
             let mut state = self.state.lock();
             state.queue.add(id, layer, steps, exact);
-            state.exact |= exact;
+            if exact {
+                state
+                    .exact
+                    .get_or_insert_with(|| Begun { at: Instant::now(), missed: self.missed.load(Relaxed) });
+            }
             !std::mem::replace(&mut state.running, true)
         };
         if start {
@@ -119,7 +123,6 @@ impl Planner {
         // While plans make progress the background does not.
         let mut busy = engine.activity.window();
         busy.resume();
-        let begun = Begun { at: Instant::now(), missed: self.missed.load(Relaxed) };
         loop {
             // Whether they ended or took too long makes no difference here.
             let _ = timeout(OPENING, engine.openings.quiet()).await;
@@ -135,7 +138,7 @@ impl Planner {
                     }
                 }
                 Next::End { exact } => {
-                    if exact {
+                    if let Some(begun) = exact {
                         engine.runtime.clone().spawn(hold::until_started(engine, busy, begun));
                     }
                     return;
@@ -178,7 +181,7 @@ impl Planner {
             return Next::Wait;
         }
         state.running = false;
-        Next::End { exact: std::mem::take(&mut state.exact) }
+        Next::End { exact: state.exact.take() }
     }
 
     fn send(self: &Arc<Self>, layer: Arc<Layer>, window: Arc<Window>) {
@@ -197,7 +200,7 @@ impl Planner {
 enum Next {
     Send(Arc<Layer>, Arc<Window>),
     Wait,
-    End { exact: bool },
+    End { exact: Option<Begun> },
 }
 
 // === impl Sent ===

@@ -204,7 +204,7 @@ impl Store {
 
     /// Bytes of the memory budget that are in use.
     pub fn memory_in_use(&self) -> u64 {
-        self.engine.budget.used() + self.engine.room.used()
+        self.engine.budget.used() + self.engine.outputs.used()
     }
 
     /// Does something with a layer's files while nobody else opens or deletes them.

@@ -95,7 +95,7 @@ pub(super) static KEYS: &[Key] = &[
         "max_concurrency",
         1..=1024,
         |c| &mut c.max_concurrency,
-        "Requests of full length that the background has in flight, of all layers together. Of short ones it has more, with no more bytes.",
+        "Requests of full length that the background has in flight, of all layers together. Of short ones it has up to twice as many.",
     ),
     bounded(
         "resolve_result_entry_ttl_sec",

@@ -30,7 +30,10 @@ pub(super) fn registry(config: &Config) -> RegistryConfig {
             max_delay: blob.max_wait_msec.duration().max(blob.min_wait_msec.duration()),
             total: blob.fetching_timeout_sec.duration(),
         },
-        background_connections: count(config.max_concurrency).max(defaults.background_connections),
+        // None of the background's requests waits for a connection: a read may join what it brings.
+        background_connections: count(config.max_concurrency)
+            .saturating_mul(store::SHORT_REQUESTS)
+            .max(defaults.background_connections),
         user_agent: format!("starling/{}", crate::VERSION),
         host_directories: directories(&config.registry.config_path),
         docker_daemon: config.registry.docker_config.clone(),
@@ -148,7 +151,7 @@ mod tests {
             (retry.first_delay, retry.max_delay),
             (Duration::from_millis(20), Duration::from_millis(20))
         );
-        assert_eq!((settings.idle_timeout, settings.background_connections), (Duration::from_secs(3), 16));
+        assert_eq!((settings.idle_timeout, settings.background_connections), (Duration::from_secs(3), 32));
         for host in ["one.example:5000", "two.example"] {
             assert_eq!(settings.hosts[host].scheme, Some(Scheme::Http), "{host}");
         }

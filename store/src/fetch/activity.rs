@@ -14,7 +14,7 @@ pub(crate) struct Activity(Arc<watch::Sender<State>>);
 #[derive(Debug, Clone, Copy)]
 struct State {
     busy: usize,
-    /// When the last of them ended.
+    /// When one ended last; none if none was.
     quiet_since: Option<Instant>,
 }
 

@@ -3,6 +3,8 @@
 //! Layers take turns. A window that hangs gives its turn back (see `body.rs`), and a layer has a bounded number of
 //! windows, so that an origin that is down holds up its own layer only.
 
+mod turns;
+
 use std::{
     collections::VecDeque,
     sync::{
@@ -21,7 +23,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{reach::Reach, receive::receive, turns::Turns};
+pub use self::turns::SHORT_REQUESTS;
+pub(crate) use self::turns::Turn;
+use self::turns::Turns;
+use super::{reach::Reach, receive::receive};
 use crate::{Class, Layer, StoreConfig};
 
 const FIRST_REST: Duration = Duration::from_secs(1);

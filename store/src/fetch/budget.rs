@@ -13,7 +13,10 @@ use crate::Class;
 
 /// How many eighths of the budget the classes may use up to. What the background has queued may wait long for its
 /// threads, so that the others need parts that it cannot fill.
-const EIGHTHS: [u64; 4] = [8, 7, 6, 5];
+const EIGHTHS: [u64; 4] = [8, 7, 7, 6];
+/// How many may be in use after something was taken that can do without: it may wait for its threads as long, while a plan,
+/// which it comes with, goes on.
+const SPARE_EIGHTHS: u64 = 3;
 
 /// A number of bytes to share.
 #[derive(Debug)]
@@ -61,11 +64,11 @@ impl Budget {
         charge.await.unwrap_or_else(|_| Charge { budget: Arc::clone(self), amount: 0 })
     }
 
-    /// `amount` bytes if they are free and nobody waits.
-    pub(crate) fn try_charge(self: &Arc<Self>, class: Class, amount: u64) -> Option<Charge> {
+    /// `amount` bytes if there are plenty and nobody waits.
+    pub(crate) fn try_charge(self: &Arc<Self>, amount: u64) -> Option<Charge> {
         let mut state = self.state.lock();
         let waits = state.queues.iter().flatten().any(|waiter| !waiter.granted.is_closed());
-        if waits || state.used.saturating_add(amount) > self.limit_of(class) {
+        if waits || state.used.saturating_add(amount) > self.eighths(SPARE_EIGHTHS) {
             return None;
         }
         state.used += amount;
@@ -86,7 +89,10 @@ impl Budget {
     }
 
     fn limit_of(&self, class: Class) -> u64 {
-        let eighths = EIGHTHS.get(class as usize).copied().unwrap_or(1);
+        self.eighths(EIGHTHS.get(class as usize).copied().unwrap_or(1))
+    }
+
+    fn eighths(&self, eighths: u64) -> u64 {
         (self.limit / 8 * eighths + self.limit % 8 * eighths / 8).max(1)
     }
 
@@ -170,17 +176,17 @@ mod tests {
     #[tokio::test]
     async fn what_is_free_is_had_at_once_unless_somebody_waits() {
         let budget = Budget::new(100);
-        let held = budget.try_charge(Class::Background, 50).unwrap();
-        assert!(budget.try_charge(Class::Background, 20).is_none(), "more than the background may have");
+        let held = budget.try_charge(30).unwrap();
+        assert!(budget.try_charge(10).is_none(), "not plenty");
         let waiting = tokio::spawn({
             let budget = Arc::clone(&budget);
             async move { budget.charge(Class::Demand, 80).await }
         });
         tokio::task::yield_now().await;
-        assert!(budget.try_charge(Class::Background, 1).is_none());
+        assert!(budget.try_charge(1).is_none());
         drop(held);
         drop(waiting.await.unwrap());
-        drop(budget.try_charge(Class::Background, 60).unwrap());
+        drop(budget.try_charge(37).unwrap());
         assert_eq!(budget.used(), 0);
     }
 
@@ -203,7 +209,7 @@ mod tests {
         let held = budget.charge(Class::Background, 60).await;
         let waiting = tokio::spawn({
             let budget = Arc::clone(&budget);
-            async move { budget.charge(Class::Background, 10).await }
+            async move { budget.charge(Class::Background, 20).await }
         });
         tokio::time::sleep(SHORT).await;
         assert!(!waiting.is_finished());

@@ -118,7 +118,7 @@ impl InFlight {
 
     /// The chunks of `window` that no decoding has taken over will not come.
     pub(crate) fn abandon(&self, window: &Arc<Window>, error: &ReadError) {
-        for chunk in window.chunks() {
+        for chunk in window.all_chunks() {
             let pending = {
                 let mut table = self.0.lock();
                 let ours = table.of(chunk, window).is_some_and(|pending| pending.job.strong_count() == 0);
@@ -150,25 +150,14 @@ impl InFlight {
                 pending.job = Arc::downgrade(job);
             }
         }
-        match table.is_waited_for(&member.chunks) {
-            true => Class::Demand,
-            false if member.passing => Class::Background,
-            false => window.class_at(member.span.start).max(Class::ReadAhead),
-        }
-    }
-
-    /// The chunks of `member` pass by and are not taken, unless somebody waits for one of them. Says whether that is so.
-    pub(crate) fn let_pass(&self, member: &Member, window: &Arc<Window>) -> bool {
-        let mut table = self.0.lock();
+        // Also by those who wait for the window that this one is a hedge for.
         if table.is_waited_for(&member.chunks) {
-            return false;
+            Class::Demand
+        } else if member.passing {
+            Class::Background
+        } else {
+            window.class_at(member.span.start).max(Class::ReadAhead)
         }
-        for &chunk in &member.chunks {
-            if table.of(chunk, window).is_some() {
-                table.remove(chunk);
-            }
-        }
-        true
     }
 
     /// Moves `chunks` from one window to another, with everyone who waits. Those that are not of the old window any more
@@ -209,13 +198,16 @@ impl Table {
 
     /// Takes the chunks of a new window.
     pub(crate) fn insert(&mut self, window: &Arc<Window>) {
-        for chunk in window.chunks() {
-            let (window, job, waiters) = (Arc::clone(window), Weak::new(), Vec::new());
-            self.chunks.entry(chunk).or_insert_with(|| {
-                self.tracked.0.fetch_add(1, Relaxed);
-                Pending { window, job, waiters }
-            });
-        }
+        window.chunks().for_each(|chunk| self.add(chunk, window));
+    }
+
+    /// A chunk comes with `window`, unless it is on its way.
+    pub(crate) fn add(&mut self, chunk: ChunkId, window: &Arc<Window>) {
+        let (window, job, waiters) = (Arc::clone(window), Weak::new(), Vec::new());
+        self.chunks.entry(chunk).or_insert_with(|| {
+            self.tracked.0.fetch_add(1, Relaxed);
+            Pending { window, job, waiters }
+        });
     }
 
     /// Waits for a chunk that is on its way.

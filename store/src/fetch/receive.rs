@@ -8,10 +8,10 @@ use tokio::{
 };
 
 use super::{
+    background::Turn,
     bandwidth::Transfer,
     body::{Body, STALL},
     large::Large,
-    turns::Turn,
     window::{Member, STREAM_LEN, Window},
 };
 use crate::{BlobSource, Class, Layer, ReadError, decode::MemberJob, stats::chain};
@@ -95,15 +95,15 @@ async fn request(layer: &Arc<Layer>, window: &Arc<Window>, turn: Option<Turn>) -
 }
 
 /// Memory that a member takes until it is decoded. Besides its bytes there are the job, the places of its chunks, those in
-/// the table of what is on its way: of a file of some hundred bytes that is as much as the file. What is inflated counts when
-/// that begins, but for the background: its threads may stand still with it.
+/// the table of what is on its way: of a file of some hundred bytes that is as much as the file. What a long one is inflated
+/// to counts when that begins, but for idle threads, which may stand still with it.
 fn memory(window: &Window, member: &Member) -> u64 {
     const MEMBER: u64 = 512;
     const CHUNK: u64 = 192;
     let compressed = member.span.end - member.span.start;
     // What is not the background's now will not be when it is decoded: who waits is never forgotten.
     let by_idle_threads = member.passing || window.class_at(member.span.start) == Class::Background;
-    let inflated = if by_idle_threads { member.need } else { 0 };
+    let inflated = if by_idle_threads || !member.is_long() { member.need } else { 0 };
     MEMBER + CHUNK * member.chunks.len() as u64 + compressed + inflated
 }
 
@@ -156,11 +156,13 @@ async fn take(
     }
     let began = Instant::now();
     let memory = memory(window, member);
-    let free = member.passing.then(|| layer.engine.budget.try_charge(Class::Background, memory)).flatten();
-    let charge = match free {
-        Some(charge) => charge,
-        None if member.passing && layer.in_flight.let_pass(member, window) => return Ok(true),
-        None => body.charge(member.span.start, memory).await,
+    let charge = if member.passing {
+        match layer.engine.budget.try_charge(memory) {
+            Some(charge) if layer.takes_passing(window, member) => charge,
+            _ => return Ok(true),
+        }
+    } else {
+        body.charge(member.span.start, memory).await
     };
     let prompt = began.elapsed().as_millis() == 0;
     let compressed = body.member(member.span.end).await?;

@@ -1,7 +1,7 @@
 //! Windows: pieces of the blob that are asked for in one request.
 //!
 //! A window is made of whole members, in blob order, and names the chunks that it will deliver. What lies between its
-//! members is received and thrown away, so gaps are short.
+//! members is received and thrown away, so gaps are short; a plan's windows name what lies there, too, which may be kept.
 
 use std::{
     cmp::Reverse,
@@ -23,7 +23,9 @@ use super::{body::STALL, link::Claim, reach::Reach};
 use crate::Class;
 
 /// Members whose chunks end later than this in them are decoded as they arrive instead of being held.
-pub(crate) const STREAM_LEN: u64 = 16 << 20;
+pub(crate) const STREAM_LEN: u64 = 8 << 20;
+/// What members are inflated to that need no more than this counts with their compressed bytes.
+const SHORT_LEN: u64 = 256 << 10;
 /// Bytes of chunks that are here already which are received once more to save a request.
 pub(crate) const LONGEST_GAP: u64 = 32 << 10;
 /// A window with this many chunks takes no further members, however few are on their way.
@@ -71,7 +73,7 @@ pub(crate) struct Member {
     pub(crate) need: u64,
     /// By inner offset. No two overlap.
     pub(crate) chunks: Vec<ChunkId>,
-    /// It lies between what is wanted, and is kept only if there is room for it.
+    /// It lies between what is wanted: it is on its way only once its bytes come, and if there is memory for it.
     pub(crate) passing: bool,
 }
 
@@ -85,6 +87,15 @@ pub(crate) trait Chunks {
     /// A window with this many chunks takes no further members.
     fn most_chunks(&self) -> u32 {
         MOST_CHUNKS
+    }
+}
+
+// === impl Member ===
+
+impl Member {
+    /// Whether what it is inflated to counts by itself, from when that begins.
+    pub(crate) fn is_long(&self) -> bool {
+        self.need > SHORT_LEN
     }
 }
 
@@ -114,7 +125,8 @@ impl Window {
         let is_wanted = |member: &&Member| {
             member.need <= STREAM_LEN && wanted.iter().any(|id| member.chunks.binary_search(id).is_ok())
         };
-        let members: Vec<_> = self.members.iter().filter(is_wanted).cloned().collect();
+        let wanted = self.members.iter().filter(is_wanted).cloned();
+        let members: Vec<_> = wanted.map(|member| Member { passing: false, ..member }).collect();
         if self.is_hedge || members.is_empty() || self.hedged.swap(true, AcqRel) {
             return None;
         }
@@ -196,8 +208,13 @@ impl Window {
         span.end.saturating_sub(span.start)
     }
 
-    /// All chunks.
+    /// All chunks that it is to deliver.
     pub(crate) fn chunks(&self) -> impl Iterator<Item = ChunkId> {
+        self.members.iter().filter(|member| !member.passing).flat_map(|member| member.chunks.iter().copied())
+    }
+
+    /// Those and what passes.
+    pub(crate) fn all_chunks(&self) -> impl Iterator<Item = ChunkId> {
         self.members.iter().flat_map(|member| member.chunks.iter().copied())
     }
 

@@ -86,7 +86,7 @@ impl Layer {
         source.distrust_range(member.span.clone());
         if window.attempt < SECOND_CHANCES {
             let chunks: Vec<_> = bad.iter().map(|(id, _)| *id).collect();
-            let member = Member { chunks, ..member.clone() };
+            let member = Member { chunks, passing: false, ..member.clone() };
             let class = window.class_at(member.span.start);
             let again = Window::new(vec![member.clone()], class, window.attempt + 1);
             let again = Arc::new(if class == Class::Demand { again.waited_for() } else { again });

@@ -1,7 +1,9 @@
 //! Windows of chunks that a plan names.
 //!
 //! A read that misses while a plan is under way is part of what the plan expects: its window takes the plan's chunks
-//! around it and nothing else, for whatever else the link carried then would be in the plan's way.
+//! around it and nothing else, for whatever else the link carried then would be in the plan's way. What lies between them,
+//! which it carries anyway, is kept if the layer will be completed and there is memory for it: nobody waits for it, so it is
+//! decoded by idle threads, and until its bytes come whoever wants it asks for it as if it were not on its way.
 
 use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
@@ -112,7 +114,7 @@ impl Layer {
         let after = wanted.range(first.0.saturating_add(1)..);
         view.extend(&mut members, measure, allowance, after, After);
         view.extend(&mut members, measure, allowance, wanted.range(..first.0).rev(), Before);
-        if self.will_be_completed() {
+        if self.will_be_completed() && self.engine.keeping.is_on() {
             members = view.with_what_passes(members);
         }
         let window = Arc::new(Window::new(members, class, 0));
@@ -120,6 +122,16 @@ impl Layer {
             wanted.remove(&chunk.0);
         }
         Some(window)
+    }
+
+    /// Whether the chunks of `member`, which passes with `window`, are taken: all of them are free.
+    pub(crate) fn takes_passing(&self, window: &Arc<Window>, member: &Member) -> bool {
+        let mut table = self.in_flight.lock();
+        let free = member.chunks.iter().all(|&chunk| View { layer: self, table: &table }.is_free(chunk));
+        if free {
+            member.chunks.iter().for_each(|&chunk| table.add(chunk, window));
+        }
+        free
     }
 
     /// Whether the chunk is here.
@@ -151,11 +163,11 @@ impl View<'_> {
     /// need not ask for them once more.
     fn with_what_passes(&self, members: Vec<Member>) -> Vec<Member> {
         let count: usize = members.iter().map(|member| member.chunks.len()).sum();
-        let mut room = (self.most_chunks() as usize).saturating_sub(count);
+        let mut most = (self.most_chunks() as usize).saturating_sub(count);
         let mut all: Vec<Member> = Vec::with_capacity(members.len());
         for member in members {
             if let Some(before) = all.last() {
-                let passing = self.between(before.span.end..member.span.start, &mut room);
+                let passing = self.between(before.span.end..member.span.start, &mut most);
                 all.extend(passing);
             }
             all.push(member);
@@ -163,19 +175,19 @@ impl View<'_> {
         all
     }
 
-    /// The free members of a stretch of the blob, in its order; up to about `room` chunks.
-    fn between(&self, gap: Range<u64>, room: &mut usize) -> Vec<Member> {
-        let (mut members, mut at) = (Vec::new(), gap.start);
-        let mut ids = self.layer.index().chunks_in(gap.clone());
-        while *room > 0
+    /// The free members of a stretch of the blob, in its order; `most` chunks or little more, and as many less are left.
+    fn between(&self, gap: Range<u64>, most: &mut usize) -> Vec<Member> {
+        let index = self.layer.index();
+        let (mut members, mut ids) = (Vec::new(), index.chunks_in(gap.clone()));
+        while *most > 0
             && let Some(first) = self.layer.first_free(self.table, &ids)
             && let Some(member) = self.member(first)
         {
-            ids.start = member.chunks.last().map_or(first, |last| *last.max(&first)).0 + 1;
+            *most = most.saturating_sub(member.chunks.len());
+            ids.start = index.chunks_in(member.span.start + 1..gap.end).start.max(first.0 + 1);
             // A damaged index may have anything in between.
-            if at <= member.span.start && member.span.end <= gap.end && member.need <= STREAM_LEN {
-                at = member.span.end;
-                *room = room.saturating_sub(member.chunks.len());
+            let after = members.last().map_or(gap.start, |before: &Member| before.span.end);
+            if after <= member.span.start && member.span.end <= gap.end && member.need <= STREAM_LEN {
                 members.push(Member { passing: true, ..member });
             }
         }

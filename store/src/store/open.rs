@@ -21,7 +21,7 @@ pub const TAIL_LEN: u64 = 512 << 10;
 /// The part of a blob that its TOC takes, generously: one in this many bytes.
 const TOC_SHARE: u64 = 48;
 /// Least that is read, since few small layers are denser: of an image of many layers it would add up.
-const SHORTEST_TAIL: u64 = 32 << 10;
+const SHORTEST_TAIL: u64 = 64 << 10;
 /// Most that is read before it is known how much is needed.
 const LONGEST_TAIL: u64 = 4 << 20;
 

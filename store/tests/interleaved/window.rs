@@ -20,6 +20,10 @@ impl Window {
         std::iter::once(self.0)
     }
 
+    pub(crate) fn all_chunks(&self) -> impl Iterator<Item = ChunkId> {
+        self.chunks()
+    }
+
     pub(crate) fn class(&self) -> Class {
         Class::Demand
     }

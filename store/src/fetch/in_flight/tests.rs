@@ -8,7 +8,7 @@ use super::{
     in_flight::{InFlight, Outcome, Tracked},
     window::{Member, Window},
 };
-use crate::Class;
+use crate::{Class, ReadError};
 
 #[test]
 fn an_empty_table_takes_no_memory() {
@@ -44,20 +44,18 @@ fn windows_get_shorter_the_more_is_on_its_way_over_all_layers() {
 }
 
 #[test]
-fn what_passes_is_let_pass_unless_somebody_waits_for_it() {
+fn what_passes_is_on_its_way_only_once_it_was_taken() {
     let in_flight = InFlight::default();
-    let member = |chunks: [u32; 2]| {
+    let member = |chunks: [u32; 2], passing| {
         let chunks = chunks.map(ChunkId).to_vec();
-        Member { span: 0..1, need: 1, chunks, passing: true }
+        Member { span: 0..1, need: 1, chunks, passing }
     };
-    let (passes, wanted) = (member([1, 2]), member([3, 4]));
-    let window = Arc::new(Window::new(vec![passes.clone(), wanted.clone()], Class::Prefetch, 0));
+    let window = Arc::new(Window::new(vec![member([1, 2], false), member([3, 4], true)], Class::Prefetch, 0));
     in_flight.lock().insert(&window);
-    let waiting = in_flight.lock().join(ChunkId(4)).unwrap();
-    assert!(in_flight.let_pass(&passes, &window));
-    assert!(!in_flight.let_pass(&wanted, &window));
     assert_eq!(in_flight.len(), 2);
-    drop(waiting);
-    assert!(in_flight.let_pass(&wanted, &window));
+    in_flight.lock().add(ChunkId(3), &window);
+    let waiting = in_flight.lock().join(ChunkId(3)).unwrap().waiting;
+    in_flight.abandon(&window, &ReadError::Closed);
+    assert!(matches!(waiting.blocking_recv(), Ok(Outcome::Failed(ReadError::Closed))));
     assert_eq!(in_flight.len(), 0);
 }

@@ -1,15 +1,18 @@
 //! The background's turns: what it may have in flight, over the whole store.
 //!
-//! Requests of full length are counted. Of short ones, as the stretches between what a plan fetched are, so many may be in
-//! flight as have the bytes of those: one after another they would leave the link empty for most of each round trip.
+//! Short requests, as those for what lies between the chunks of a plan, would leave the link empty for most of each round trip
+//! if they were as few as long ones. They must be short together: a short response fits into the socket's buffers, so that it
+//! cannot be held back when a read comes.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// As many short requests as this for each of full length.
-const SHORT: usize = 8;
+/// Requests that the background may have in flight for each of full length, while all of them are short.
+pub const SHORT_REQUESTS: usize = 2;
+/// In this part of a full length all of them are short together.
+const SHORT_PART: u64 = 8;
 
 /// The turns.
 #[derive(Debug)]
@@ -56,10 +59,9 @@ impl Turns {
 
     fn try_next(self: &Arc<Self>) -> Option<Turn> {
         let mut taken = self.taken.lock();
-        let together = self.length.saturating_mul(self.requests as u64);
-        let is_short_of_it = taken.bytes.saturating_add(self.length) <= together;
-        let free =
-            taken.requests < self.requests || (taken.requests < self.requests * SHORT && is_short_of_it);
+        let short = taken.bytes <= self.length / SHORT_PART;
+        let free = taken.requests < self.requests
+            || (short && taken.requests < self.requests.saturating_mul(SHORT_REQUESTS));
         free.then(|| {
             taken.requests += 1;
             taken.bytes += self.length;
@@ -103,12 +105,11 @@ mod tests {
 
     #[test]
     fn short_requests_are_more_than_long_ones() {
-        let turns = Turns::new(2, 1000);
-        assert_eq!(taken(&turns, 1000).len(), 2);
-        assert_eq!(taken(&turns, 300).len(), 4, "four of them leave no room for a long one");
+        let turns = Turns::new(2, 800);
+        assert_eq!(taken(&turns, 800).len(), 2);
         assert_eq!(taken(&turns, 5000).len(), 2, "longer ones are no fewer");
-        assert_eq!(taken(&turns, 1).len(), 16);
-        assert_eq!(taken(&Turns::new(1, 1000), 1).len(), 1, "one at a time is one at a time");
+        assert_eq!(taken(&turns, 40).len(), 3, "three of them are not short any more");
+        assert_eq!(taken(&turns, 1).len(), 4);
         assert_eq!(turns.taken.lock().bytes, 0);
     }
 
