@@ -77,14 +77,9 @@ impl MemberJob {
         if self.begun.swap(true, AcqRel) {
             return;
         }
-        let Some((compressed, charge)) = self.payload.lock().take() else { return };
-        let output = self.member.is_long().then(|| self.layer.engine.outputs.take(self.member.need));
-        let inflated = inflater.inflate(&compressed, self.member.need);
-        if output.is_some() {
-            // The charge was for these bytes: others can arrive while this is verified and written.
-            drop((compressed, charge));
-        }
-        match inflated {
+        let Some((compressed, _charge)) = self.payload.lock().take() else { return };
+        let _output = self.member.is_long().then(|| self.layer.engine.outputs.take(self.member.need));
+        match inflater.inflate(&compressed, self.member.need) {
             Ok(data) => {
                 let mut bad = Vec::new();
                 for &id in &self.member.chunks {

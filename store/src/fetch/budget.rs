@@ -13,7 +13,7 @@ use crate::Class;
 
 /// How many eighths of the budget the classes may use up to. What the background has queued may wait long for its
 /// threads, so that the others need parts that it cannot fill.
-const EIGHTHS: [u64; 4] = [8, 7, 7, 6];
+const EIGHTHS: [u64; 4] = [8, 7, 6, 5];
 /// How many may be in use after something was taken that can do without: it may wait for its threads as long, while a plan,
 /// which it comes with, goes on.
 const SPARE_EIGHTHS: u64 = 3;
@@ -209,7 +209,7 @@ mod tests {
         let held = budget.charge(Class::Background, 60).await;
         let waiting = tokio::spawn({
             let budget = Arc::clone(&budget);
-            async move { budget.charge(Class::Background, 20).await }
+            async move { budget.charge(Class::Background, 10).await }
         });
         tokio::time::sleep(SHORT).await;
         assert!(!waiting.is_finished());

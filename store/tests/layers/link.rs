@@ -90,9 +90,9 @@ async fn who_waits_for_memory_leaves_the_link_to_those_who_have_it() {
     let followed = Blob::new(&[("a", 30_000), ("b", 420_000), ("tail", 550_000)], 4 << 20);
     let other = Blob::new(&[("c", 900_000)], 4 << 20);
     let (dir, sources) = (Dir::new(), [Memory::new(&followed), Memory::new(&other)]);
-    // Three fifths of it are for what arrives, and of these six eighths for the background: `c`, twice its length, and not the
+    // Three fifths of it are for what arrives, and of these five eighths for the background: `c`, twice its length, and not the
     // tail besides.
-    let store = Store::open(StoreConfig { memory_budget: 4_720_000, ..dir.config() }).unwrap();
+    let store = Store::open(StoreConfig { memory_budget: 5_670_000, ..dir.config() }).unwrap();
     let layer = store.open_layer(followed.key, sources[0].clone()).await.unwrap();
     let completed = store.open_layer(other.key, sources[1].clone()).await.unwrap();
     sources[1].state.lock().per_piece = Duration::from_millis(10);
