@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use store::{Class, Layer, PlanId, Store, StoreConfig};
+use estargz::{ChunkId, Digest};
+use serde_json::json;
+use store::{Access, Class, Layer, LayerKey, PlanId, Store, StoreConfig};
 
 use crate::{
     background::complete,
@@ -222,6 +224,42 @@ async fn what_passes_between_planned_files_is_kept() {
             }
         }
     }
+}
+
+/// A TOC may say of very many files that they are the same byte of one member. None of them comes with another one, and what
+/// lies between two planned files is looked at with the layer locked.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_passes_is_looked_at_once_however_much_of_it_there_is() {
+    const SAME: usize = 60_000;
+    let (first, last) = (vec![1; 1000], vec![2; 1000]);
+    // No file is at the blob's very beginning.
+    let members = [&b"tar"[..], &first, b"x", &last].map(testkit::blob::gzip);
+    let offset_of = |member: usize| members[..member].iter().map(Vec::len).sum::<usize>();
+    let entry = |name: &str, member: usize, data: &[u8]| {
+        let (offset, digest) = (offset_of(member), testkit::blob::digest(data));
+        json!({"name": name, "type": "reg", "size": data.len(), "offset": offset, "chunkDigest": digest, "digest": digest})
+    };
+    let mut entries = vec![entry("first", 1, &first)];
+    entries.extend((0..SAME).map(|n| entry(&format!("same{n:06}"), 2, b"x")));
+    entries.push(entry("last", 3, &last));
+    let made = testkit::blob::Finished::new(members.concat(), &testkit::blob::toc_json(&entries));
+    let key = LayerKey { blob: Digest::of(&made.bytes), toc: made.toc_digest.parse().unwrap() };
+    let blob = Blob { bytes: made.bytes.into(), key, files: Default::default() };
+
+    let dir = Dir::new();
+    let store = dir.open();
+    let layer = store.open_layer(blob.key, Memory::new(&blob)).await.unwrap();
+    let chunks = layer.index().chunk_count();
+    assert_eq!(chunks as usize, SAME + 2);
+    let accesses = [0, chunks - 1].map(|chunk| Access { chunk: ChunkId(chunk), at: 0 });
+    assert!(layer.learn(PLAN, &accesses));
+    let began = Instant::now();
+    assert!(layer.start_plan(PLAN));
+    while layer.stats().chunks_present < 2 {
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", layer.stats());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    settled(&store).await;
 }
 
 /// A start that misses much while its plan is under way is another one than the plan's: what it reads is not here.
