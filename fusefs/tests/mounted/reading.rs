@@ -44,10 +44,14 @@ fn files_are_read_in_large_pieces_and_once() {
     let warm = fixture.connection.counters();
     assert_eq!(warm.lookups, cold.lookups + 1, "the name that does not exist is asked for once");
     assert_eq!(warm.readdirpluses, cold.readdirpluses + 2, "the listing is read once, up to its end");
-    assert_eq!(
-        (warm.reads, warm.getattrs, warm.opens, warm.flushes),
-        (cold.reads, cold.getattrs, cold.opens, cold.flushes)
-    );
+    assert_eq!((warm.getattrs, warm.opens, warm.flushes), (cold.getattrs, cold.opens, cold.flushes));
+    // The kernel may give pages back at any time, and read them once more.
+    let unread = || {
+        let before = fixture.connection.counters().reads;
+        expect_pattern(&std::fs::read(path.join("big")).unwrap(), 0);
+        fixture.connection.counters().reads == before
+    };
+    assert!(warm.reads == cold.reads || (0..10).any(|_| unread()), "{warm:?}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! Whoever holds a charge needs no second one to go on: it waits for the network (and gives up if that is slow while others
 //! wait, see `receive.rs`) or for a decoding thread, never for the budget. What a thread inflates into is apart (see
-//! `decode/room.rs`). Demand goes first and has a reserve that other classes cannot use.
+//! `decode/outputs.rs`). Demand goes first and has a reserve that other classes cannot use.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_free_is_had_at_once_unless_somebody_waits() {
+    async fn what_is_plenty_is_had_at_once_unless_somebody_waits() {
         let budget = Budget::new(100);
         let held = budget.try_charge(30).unwrap();
         assert!(budget.try_charge(10).is_none(), "not plenty");
