@@ -20,4 +20,5 @@ pub(crate) mod large;
 pub(crate) mod link;
 pub(crate) mod reach;
 pub(crate) mod receive;
+pub(crate) mod turns;
 pub(crate) mod window;

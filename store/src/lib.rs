@@ -28,7 +28,7 @@ mod sys;
 pub use config::StoreConfig;
 pub use disk::{Disk, RealDisk};
 pub use error::{OpenLayerError, ReadError, StoreError};
-pub use fetch::background::SHORT_REQUESTS;
+pub use fetch::turns::SHORT_REQUESTS;
 pub use files::{LayerIndex, Retired};
 pub use key::LayerKey;
 pub use layer::{Checked, Layer};

@@ -3,8 +3,6 @@
 //! Layers take turns. A window that hangs gives its turn back (see `body.rs`), and a layer has a bounded number of
 //! windows, so that an origin that is down holds up its own layer only.
 
-mod turns;
-
 use std::{
     collections::VecDeque,
     sync::{
@@ -23,10 +21,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-pub use self::turns::SHORT_REQUESTS;
-pub(crate) use self::turns::Turn;
-use self::turns::Turns;
-use super::{reach::Reach, receive::receive};
+use super::{reach::Reach, receive::receive, turns::Turns};
 use crate::{Class, Layer, StoreConfig};
 
 const FIRST_REST: Duration = Duration::from_secs(1);

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, poll};
 use tokio::time::{Duration, Instant, timeout};
 
-use super::{activity::Busy, background::Turn, bandwidth::Bandwidth, budget::Charge, link::Seat};
+use super::{activity::Busy, bandwidth::Bandwidth, budget::Charge, link::Seat, turns::Turn};
 use crate::{ByteStream, Class, Layer, ReadError, SourceError, SourceErrorKind, fetch::window::Window};
 
 /// A request without a byte for this long is no longer counted as activity, and gives its turn to others.

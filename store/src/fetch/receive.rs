@@ -8,10 +8,10 @@ use tokio::{
 };
 
 use super::{
-    background::Turn,
     bandwidth::Transfer,
     body::{Body, STALL},
     large::Large,
+    turns::Turn,
     window::{Member, STREAM_LEN, Window},
 };
 use crate::{BlobSource, Class, Layer, ReadError, decode::MemberJob, stats::chain};
