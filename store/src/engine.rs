@@ -21,7 +21,7 @@ use crate::{
 /// Windows that go on behind what was missed, over all layers. Each holds a connection.
 const TAILS: usize = 8;
 /// Of so many parts of the memory, so many are for what long members are inflated to: of 20 MiB, enough for two chunks of
-/// 4 MiB, which is the usual length; the rest holds their compressed bytes and those of a third one that is a little shorter so.
+/// 4 MiB, which is the usual length; the rest holds their compressed bytes and those of a third one, if they compress a little.
 const PARTS: u64 = 5;
 const INFLATED_PARTS: u64 = 2;
 
